@@ -1,0 +1,64 @@
+"""Move reasoning ability between language models by arithmetic on their weights, and prove that it helped.
+
+What the commands do, as functions on paths:
+
+    reasonvec.extract(tuned="grpo", base="sft", out="vector")
+    reasonvec.apply(vectors=[("vector", 1.0)], target="instruct", out="enhanced")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from reasonvec.errors import (
+    CheckpointError,
+    IncompatibleError,
+    MissingExtraError,
+    OutputError,
+    ReasonvecError,
+    UsageError,
+    VectorError,
+    VerificationError,
+)
+
+if TYPE_CHECKING:
+    from reasonvec.weights import (
+        Options,
+        apply,
+        check,
+        compare,
+        extract,
+        inspect,
+        transfer,
+        verify,
+        write_permuted,
+        write_random,
+    )
+
+__all__ = [
+    "CheckpointError",
+    "IncompatibleError",
+    "MissingExtraError",
+    "Options",
+    "OutputError",
+    "ReasonvecError",
+    "UsageError",
+    "VectorError",
+    "VerificationError",
+    "apply",
+    "check",
+    "compare",
+    "extract",
+    "inspect",
+    "transfer",
+    "verify",
+    "write_permuted",
+    "write_random",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # on first use, so that `reasonvec --help` starts without NumPy
+    if name in __all__:
+        from reasonvec import weights
+
+        return getattr(weights, name)
+    raise AttributeError(f"module 'reasonvec' has no attribute {name!r}")

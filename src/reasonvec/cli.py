@@ -1,0 +1,343 @@
+"""The command line: parse, call one public function, print. stdout carries the result, stderr everything else."""
+
+import contextlib
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reasonvec.errors import ReasonvecError, UsageError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+
+
+class _Main(click.Group):
+    """One error handler: a message and an exit status instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ReasonvecError as error:
+            _fail(error, error.exit_status)
+        except BrokenPipeError:
+            # the reader of stdout has gone (`| head`); nobody is left to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
+        except MemoryError as error:
+            _fail(ReasonvecError(f"There is not enough memory: {error}"), 1)
+
+
+def _fail(error: Exception, status: int) -> None:
+    if os.environ.get("REASONVEC_DEBUG"):
+        traceback.print_exc()
+    click.echo(f"reasonvec: {error}", err=True)
+    raise click.exceptions.Exit(status)
+
+
+class _Alpha(click.ParamType):
+    """VECTOR or VECTOR@ALPHA."""
+
+    name = "vector[@alpha]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float | None]:
+        location, at, alpha = value.rpartition("@")
+        if not at or Path(value).exists():
+            return value, None
+        try:
+            return location, float(alpha)
+        except ValueError:
+            return value, None  # a Hub revision
+
+
+class _Size(click.ParamType):
+    """A number of bytes with an optional unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = _SIZE.fullmatch(value.strip())
+        if not found or not float(found[1]):
+            self.fail(f"{value!r} is not a size. Write 5GB, 500MB or a number of bytes.", param, ctx)
+        power = " KMGT".index(found[2].upper() or " ")
+        return max(1, int(float(found[1]) * (1024 if found[3] else 1000) ** power))
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="reasonvec")
+def main() -> None:
+    """Move reasoning ability between language models by arithmetic on their weights.
+
+    A reasoning vector is the difference of two checkpoints, one of which has learnt to reason by reinforcement
+    learning. Added to a compatible model, it carries over what was learnt.
+
+    Checkpoints are directories with safetensors weights, or Hub ids: owner/name[@revision].
+
+    Exit status: 0 done, 1 an error, 2 wrong usage, 3 the checkpoints do not fit.
+    """
+
+
+def _options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+_only = click.option("--only", multiple=True, metavar="GLOB", help="Take these tensors only. May be repeated.")
+_skip = click.option("--skip", multiple=True, metavar="GLOB", help="Leave these tensors out. May be repeated.")
+_access = _options(
+    click.option("--offline", is_flag=True, help="Never ask the Hub; use what is in its cache."),
+    click.option("--follow-links", is_flag=True, help="Follow symbolic links that leave a checkpoint's directory."),
+)
+_output = _options(
+    click.option("--out", required=True, type=click.Path(path_type=Path), help="The new directory to write."),
+    click.option("--resume", is_flag=True, help="Continue a run that was interrupted."),
+    click.option("--force", is_flag=True, help="Replace an existing output, or drop an interrupted run."),
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document to stdout and nothing else.")
+_applying = _options(
+    click.option("--target", required=True, metavar="DIR", help="The checkpoint to add to. It is never changed."),
+    _output,
+    _only,
+    _skip,
+    click.option(
+        "--rounding",
+        type=click.Choice(["nearest", "stochastic"]),
+        default="nearest",
+        show_default=True,
+        help="How sums are rounded to the output's dtype. Stochastic keeps small steps alive on average.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of stochastic rounding."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["keep", "float32", "bfloat16", "float16"]),
+        default="keep",
+        show_default=True,
+        help="Of the output's floating-point tensors.",
+    ),
+    click.option(
+        "--max-shard-size",
+        type=_Size(),
+        default="5GB",
+        show_default=True,
+        help="Split the output into files of at most this size.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Check everything and say what would be written; write nothing."),
+    _access,
+    _json,
+)
+
+
+@main.command()
+@click.option("--tuned", required=True, metavar="DIR", help="The donor that has learnt, such as the GRPO checkpoint.")
+@click.option("--base", required=True, metavar="DIR", help="The donor that it is compared with, such as the SFT one.")
+@click.option("--ancestor", metavar="DIR", help="The model both donors came from: tells how they are related.")
+@_output
+@_only
+@_skip
+@_access
+@_json
+def extract(as_json: bool, **arguments: Any) -> None:
+    """Take the difference of two checkpoints: VECTOR = TUNED - BASE."""
+    from reasonvec.weights import extract as run  # here for start-up time, as in every command
+
+    with _progress("extracting") as progress:
+        extraction = run(**arguments, progress=progress)
+    from reasonvec import terminal
+
+    _warn(extraction.warnings)
+    if as_json:
+        _print_json(extraction.to_json())
+        return
+    _print(terminal.extraction(extraction))
+    _next(f"reasonvec check --vector {arguments['out']} --target TARGET",
+          f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
+
+
+@main.command()
+@click.option("--vector", "vectors", required=True, multiple=True, type=_Alpha(), metavar="VECTOR[@ALPHA]",
+              help="A vector to add, with its own alpha if given. May be repeated.")  # fmt: skip
+@click.option("--alpha", type=float, default=1.0, show_default=True,
+              help="The scale of vectors that have none of their own. -1 subtracts.")  # fmt: skip
+@_applying
+def apply(vectors: tuple[tuple[str, float | None], ...], alpha: float, as_json: bool, **arguments: Any) -> None:
+    """Add vectors to a checkpoint: OUT = TARGET + ALPHA * VECTOR."""
+    from reasonvec.weights import apply as run
+
+    pairs = [(location, alpha if own is None else own) for location, own in vectors]
+    _enhance(run, "applying", as_json, vectors=pairs, **arguments)
+
+
+@main.command()
+@click.option("--tuned", required=True, metavar="DIR", help="The donor that has learnt.")
+@click.option("--base", required=True, metavar="DIR", help="The donor that it is compared with.")
+@click.option("--alpha", type=float, default=1.0, show_default=True, help="The scale of the difference.")
+@_applying
+def transfer(as_json: bool, **arguments: Any) -> None:
+    """Extract and apply in one pass: OUT = TARGET + ALPHA * (TUNED - BASE)."""
+    from reasonvec.weights import transfer as run
+
+    _enhance(run, "transferring", as_json, **arguments)
+
+
+def _enhance(run: Callable[..., Any], verb: str, as_json: bool, **arguments: Any) -> None:
+    from reasonvec import terminal
+    from reasonvec.weights import Options
+
+    options = Options(
+        only=arguments.pop("only"),
+        skip=arguments.pop("skip"),
+        rounding=arguments.pop("rounding"),
+        seed=arguments.pop("seed"),
+        dtype=arguments.pop("dtype"),
+        max_shard_bytes=arguments.pop("max_shard_size"),
+    )
+    with _progress(verb) as progress:
+        application = run(options=options, progress=progress, **arguments)
+    _warn(application.warnings)
+    if as_json:
+        _print_json(application.to_json())
+        return
+    _print(terminal.application(application))
+    if not arguments["dry_run"]:
+        _next(f"reasonvec verify {arguments['out']}")
+
+
+@main.command()
+@click.option("--vector", required=True, metavar="VECTOR", help="The vector.")
+@click.option("--target", required=True, metavar="DIR", help="The checkpoint it is to be added to.")
+@_only
+@_skip
+@_access
+@_json
+def check(as_json: bool, **arguments: Any) -> None:
+    """Say whether a vector fits a checkpoint, and why not. Exit status 3 if it does not."""
+    from reasonvec import terminal
+    from reasonvec.weights import check as run
+
+    report = run(**arguments)
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _print(terminal.check_report(report))
+    if not report.fits:
+        raise click.exceptions.Exit(3)
+
+
+@main.command()
+@click.argument("vector", metavar="VECTOR")
+@click.option("--ancestor", metavar="DIR", help="The model both donors came from: tells how they are related.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw it: a .png, .svg or .pdf file.")
+@click.option("--spectrum/--no-spectrum", default=True, show_default=True,
+              help="Compute the energy in the top singular values, the slow part.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the randomised singular values.")
+@click.option("--offline", is_flag=True, help="Never ask the Hub; use what is in its cache.")
+@_json
+def inspect(vector: str, plot: Path | None, as_json: bool, **arguments: Any) -> None:
+    """Show what is in a vector: by tensor, layer and kind of module."""
+    from reasonvec import terminal
+    from reasonvec.weights import inspect as run
+    from reasonvec.weights.analysis import plot_inspection
+
+    inspection = run(vector, **arguments)
+    if plot:
+        plot_inspection(inspection, plot)
+        click.echo(f"Drew {plot}.", err=True)
+    if as_json:
+        _print_json(inspection.to_json())
+    else:
+        _print(terminal.inspection(inspection))
+
+
+@main.command()
+@click.argument("vectors", nargs=-1, required=True, metavar="VECTOR VECTOR...")
+@click.option("--offline", is_flag=True, help="Never ask the Hub; use what is in its cache.")
+@_json
+def compare(vectors: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
+    """Show how vectors relate: cosines and agreement of signs."""
+    from reasonvec import terminal
+    from reasonvec.weights import compare as run
+
+    if len(vectors) < 2:
+        raise UsageError("compare needs at least two vectors.")
+    comparison = run(vectors, **arguments)
+    if as_json:
+        _print_json(comparison.to_json())
+    else:
+        _print(terminal.comparison(comparison))
+
+
+@main.command()
+@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--checksums-only", is_flag=True, help="Do not compute anything again; the inputs are not needed.")
+@_access
+@_json
+def verify(path: Path, as_json: bool, **arguments: Any) -> None:
+    """Compute a vector or an enhanced checkpoint again and compare it, bit for bit, with what is in DIR."""
+    from reasonvec import terminal
+    from reasonvec.weights import verify as run
+
+    with _progress("verifying") as progress:
+        verification = run(path, **arguments, progress=progress)
+    if as_json:
+        _print_json(verification.to_json())
+    else:
+        _print(terminal.verification(verification))
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
+              help="The directory for models, vector, results and report.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Reaches every random choice.")
+def demo(out: Path, seed: int) -> None:
+    """Run the whole method at toy scale, from nothing: train donors, extract, apply, measure, report.
+
+    Takes some minutes on two cores. Needs the extra: pip install "reasonvec[demo]".
+    """
+    from reasonvec.lab.demo import demo as run
+
+    run(out=out, seed=seed)
+
+
+@contextlib.contextmanager
+def _progress(verb: str) -> Iterator[Callable[[int], None]]:
+    """A line on stderr that counts bytes, while it is a terminal that somebody may look at."""
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn(verb), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(verb, total=None)
+        yield lambda nbytes: progress.advance(task, nbytes)
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _next(*commands: str) -> None:
+    click.echo("Next: " + "\n      ".join(commands), err=True)
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console().print(renderable)
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))

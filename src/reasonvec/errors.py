@@ -1,0 +1,49 @@
+"""Every error that reasonvec raises on purpose; the command line turns each into one message and an exit status.
+
+ReasonvecError                     exit 1
+├── CheckpointError                a checkpoint, index, header or tensor that cannot be trusted or read
+├── VectorError                    a vector of another format version, damaged, or not a vector
+├── OutputError                    the output exists, cannot be written, or does not fit on the disk
+├── MissingExtraError              an optional dependency that is not installed
+├── VerificationError              what was recomputed differs from what a receipt claims
+├── UsageError                     exit 2: arguments that contradict one another
+└── IncompatibleError              exit 3: checkpoints, or a vector and its target, that do not fit
+"""
+
+
+class ReasonvecError(Exception):
+    """Base of all of them: what, where, both values, why it matters, the way out. Never shown with a traceback."""
+
+    exit_status = 1
+
+
+class CheckpointError(ReasonvecError):
+    """A checkpoint, or one of its files, is missing, damaged, unsafe or of a kind that is not read."""
+
+
+class VectorError(ReasonvecError):
+    """A vector is missing, damaged or written in a format that this version does not read."""
+
+
+class OutputError(ReasonvecError):
+    """The output exists already, cannot be written, or would not fit on the disk."""
+
+
+class MissingExtraError(ReasonvecError):
+    """An optional dependency is not installed; the message names the pip line."""
+
+
+class VerificationError(ReasonvecError):
+    """A recomputation gave something else than a receipt claims, or could not be made."""
+
+
+class UsageError(ReasonvecError):
+    """Arguments that contradict one another or name nothing."""
+
+    exit_status = 2
+
+
+class IncompatibleError(ReasonvecError):
+    """Two donors, or a vector and a target, do not fit; the message lists every case."""
+
+    exit_status = 3

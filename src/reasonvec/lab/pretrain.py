@@ -1,0 +1,129 @@
+"""Pre-training of the lab's common ancestor: a small loop of its own, so that it ends within a minute on one core.
+
+Fine-tuning and GRPO, which users run on their own models, go through TRL instead (`reasonvec.training`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from math import cos, pi, sqrt
+
+import torch
+from torch import Tensor
+from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+
+from reasonvec.lab.recipe import Pretraining
+from reasonvec.lab.world import Document
+
+
+def pretrain(
+    model: Qwen2ForCausalLM,
+    tokenizer: Qwen2Tokenizer,
+    documents: Iterator[Document],
+    settings: Pretraining,
+    *,
+    on_step: Callable[[int, float], None],
+) -> None:
+    """Train `model` in place to continue `documents`; `on_step` hears of every step and its loss."""
+    matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "layers" in name]
+    in_matrices = {id(weight) for weight in matrices}
+    rest = [weight for weight in model.parameters() if id(weight) not in in_matrices]
+    muon = Muon(matrices, momentum=0.95)
+    adamw = torch.optim.AdamW(rest, lr=settings.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    model.train()
+    for step, texts in enumerate(_batches(tokenizer, documents, settings)):
+        share = _schedule(step, settings)
+        loss = _accumulate_gradient(model, texts, tokenizer.pad_token_id)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        muon.step(settings.muon_learning_rate * share)
+        adamw.param_groups[0]["lr"] = settings.adamw_learning_rate * share
+        adamw.step()
+        model.zero_grad()
+        on_step(step + 1, loss)
+    model.eval()
+
+
+class Muon:
+    """Momentum whose every step is replaced by the nearest orthogonal matrix; for 2-D weights only.
+
+    Jordan et al. 2024, kellerjordan.github.io/posts/muon. torch.optim.Muon orthogonalises one matrix at a time in
+    bfloat16, 2.5 times slower on a CPU without bfloat16 units than all matrices of one shape at once in float32.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], *, momentum: float) -> None:
+        self.momentum = momentum
+        self.by_shape: dict[torch.Size, list[Tensor]] = {}
+        for weight in weights:
+            self.by_shape.setdefault(weight.shape, []).append(weight)
+        self.velocity = {shape: torch.zeros(len(same), *shape) for shape, same in self.by_shape.items()}
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One update from the weights' gradients; `learning_rate` is scaled by sqrt(max(1, rows / columns))."""
+        for shape, weights in self.by_shape.items():
+            gradient = torch.stack([weight.grad for weight in weights])
+            velocity = self.velocity[shape].lerp_(gradient, 1 - self.momentum)
+            nesterov = gradient.lerp(velocity, self.momentum)
+            scale = learning_rate * sqrt(max(1, shape[0] / shape[1]))
+            for weight, update in zip(weights, orthogonalised(nesterov), strict=True):
+                weight.sub_(update, alpha=scale)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """About the nearest orthogonal matrix of each, (count, rows, columns) float32: singular values near 1.
+
+    Five Newton-Schulz steps with the coefficients of Muon's reference, which trade accuracy for speed.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
+    x = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if matrices.shape[-2] > matrices.shape[-1] else x
+
+
+def _schedule(step: int, settings: Pretraining) -> float:
+    """Share of the peak learning rate: linear warm-up, then a cosine down to 5 %."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return 0.05 + 0.95 * (1 + cos(pi * done)) / 2
+
+
+def _batches(
+    tokenizer: Qwen2Tokenizer, documents: Iterator[Document], settings: Pretraining
+) -> Iterator[list[list[int]]]:
+    """`settings.steps` batches of token ids."""
+    for _ in range(settings.steps):
+        texts = [_text(document) + tokenizer.eos_token for document in islice(documents, settings.batch)]
+        yield tokenizer(texts)["input_ids"]
+
+
+def _text(document: Document) -> str:
+    """The whole text of a document but its end token."""
+    if document.chat:
+        return f"<|user|> {document.prompt}<|assistant|> {document.completion}"
+    return f"{document.prompt} {document.completion}"
+
+
+def _accumulate_gradient(model: Qwen2ForCausalLM, texts: list[list[int]], pad_token_id: int) -> float:
+    """Add the gradient of the mean loss per token to the model's; in three parts by length, to pad less."""
+    texts = sorted(texts, key=len)
+    tokens = sum(map(len, texts))
+    total = 0.0
+    for first in range(0, len(texts), -(-len(texts) // 3)):
+        part = texts[first : first + -(-len(texts) // 3)]
+        ids, labels = _pad(part, pad_token_id)
+        # causal attention never looks right, where the padding is: no mask is needed
+        loss = model(input_ids=ids, labels=labels, use_cache=False).loss * (sum(map(len, part)) / tokens)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def _pad(texts: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Ids and labels, (texts, longest) int64, padded on the right; labels ignore the padding."""
+    longest = max(map(len, texts))
+    ids = torch.tensor([text + [pad_token_id] * (longest - len(text)) for text in texts])
+    labels = torch.tensor([text + [-100] * (longest - len(text)) for text in texts])
+    return ids, labels

@@ -1,0 +1,208 @@
+"""The answer in plain words, worked out from the numbers: did the vector help, and is it more than luck or noise?
+
+Everything is about one pre-arranged comparison: the enhanced arm against the target on the first of the target's own
+kinds of problem. Nothing is picked for being large.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from statsmodels.stats.multitest import multipletests
+
+from reasonvec.report.measurements import SIGNIFICANCE, Difference, Kind, Measurements
+from reasonvec.report.notation import p_value, percent, points, signed_alpha, span
+
+Answer = Literal[
+    "gain", "gain-mixed", "gain-unsure", "gain-like-controls", "gain-uncontrolled", "loss", "unclear", "unmeasured"
+]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The short answer."""
+
+    answer: Answer
+    headline: str
+    """One sentence, without statistics."""
+    findings: tuple[tuple[str, str], ...]
+    """The numbers behind it in reading order, each with a word or two of what it is about."""
+
+
+def verdict(measurements: Measurements) -> Verdict:
+    """Answer whether adding the vector helped, from the paired differences alone."""
+    enhanced = measurements.enhanced
+    kind = headline_kind(measurements)
+    change = measurements.difference(enhanced, kind.name) if enhanced and kind else None
+    if enhanced is None or kind is None or change is None:
+        missing = (
+            "There is no paired difference between the target alone and the target with the vector added; "
+            "only single accuracies can be shown."
+        )
+        return Verdict("unmeasured", "These results do not say whether the vector helped.", (("Missing", missing),))
+    controls = control_differences(measurements, kind)
+    answer = _answer(change, controls, losses=_sure_losses(measurements, enhanced))
+    findings = (
+        ("Added", _addition(measurements, enhanced, kind, change)),
+        ("Controls", _comparison_with_controls(change, controls)),
+        ("Subtracted", _subtraction(measurements, kind)),
+        ("Elsewhere", _breadth(measurements, enhanced)),
+        ("A warning", _donor_warning(measurements)),
+    )
+    return Verdict(answer, _headline(answer, change), tuple((topic, text) for topic, text in findings if text))
+
+
+def headline_kind(measurements: Measurements) -> Kind | None:
+    """The kind of problem the answer is about: the first of the target's own, else the first one."""
+    return measurements.kinds[0] if measurements.kinds else None
+
+
+def control_differences(measurements: Measurements, kind: Kind) -> list[Difference]:
+    """What the control vectors did to the target on `kind`."""
+    found = (measurements.difference(arm, kind.name) for arm in measurements.arms_of("control"))
+    return [difference for difference in found if difference]
+
+
+def curve_summary(measurements: Measurements, kind: Kind) -> str:
+    """The curve over alpha in one sentence: its two ends, the target, the enhanced arm."""
+    sweep = [score for score in measurements.sweep(kind.name) if score.accuracy is not None]
+    if not sweep:
+        return ""
+    enhanced = measurements.enhanced
+    ends = (sweep[0], sweep[-1])
+    told = [score for score in sweep if score in ends or score.arm in ("target", enhanced)]
+    parts = [f"{percent(score.accuracy)} at {_alpha(score.alpha or 0)}" for score in told]
+    return f"“{kind.title}” solved: {', '.join(parts)}."
+
+
+def _sure_losses(measurements: Measurements, enhanced: str) -> int:
+    """On how many kinds the enhanced arm lost even after Holm's correction for having looked at all of them.
+
+    Uncorrected, ten kinds would show a spurious loss in every fifth study, too often for a headline.
+    """
+    found = (measurements.difference(enhanced, kind.name) for kind in measurements.kinds)
+    differences = [difference for difference in found if difference]
+    sure = multipletests([d.p for d in differences], alpha=SIGNIFICANCE, method="holm")[0]
+    return sum(bool(rejected) and d.outcome == "loss" for rejected, d in zip(sure, differences, strict=True))
+
+
+def _answer(change: Difference, controls: Sequence[Difference], *, losses: int) -> Answer:
+    if change.outcome != "gain":
+        return change.outcome
+    if not controls:
+        return "gain-uncontrolled"
+    most = max(control.points for control in controls)
+    if change.points <= most:
+        return "gain-like-controls"
+    if change.low <= most:
+        return "gain-unsure"
+    return "gain-mixed" if losses else "gain"
+
+
+def _headline(answer: Answer, change: Difference) -> str:
+    size = f"about {round(abs(change.points))}" if abs(change.points) >= 1 else "less than one"
+    more = f"{size} more problems in every hundred were solved"
+    return {
+        "gain": f"Yes, it helped: with the vector, {more}.",
+        "gain-mixed": f"It helped here and hurt elsewhere: {more}, but other kinds of problem got worse.",
+        "gain-unsure": f"It probably helped: {more}, but meaningless vectors did not do clearly less.",
+        "gain-like-controls": f"It cannot be told: {more}, but a meaningless vector did as much.",
+        "gain-uncontrolled": f"It rose: {more}. Without a meaningless vector beside it, the cause stays open.",
+        "loss": f"No, it hurt: with the vector, {size} fewer problems in every hundred were solved.",
+        "unclear": "No clear effect: the change is small enough to be luck.",
+        "unmeasured": "",
+    }[answer]
+
+
+def _addition(measurements: Measurements, enhanced: str, kind: Kind, change: Difference) -> str:
+    before, after = measurements.score("target", kind.name), measurements.score(enhanced, kind.name)
+    alpha = after.alpha if after else None
+    amount = f"in full ({_alpha(1)})" if alpha == 1 else f"at {_alpha(alpha)}" if alpha else ""
+    problems = f" of {change.n} problems" if change.n else ""
+    own = ", the target’s own kind of problem" if kind.seen_by_target else ""
+    luck = "may well be luck" if change.outcome == "unclear" else "is hard to explain by luck"
+    return (
+        f"On “{kind.title}”{own}, the target alone solved {percent(before.accuracy if before else None)}{problems}, "
+        f"and {percent(after.accuracy if after else None)} with the vector added {amount}. "
+        f"That change of {points(change.points)} points {luck} ({_evidence(change)})."
+    )
+
+
+def _comparison_with_controls(change: Difference, controls: Sequence[Difference]) -> str:
+    if not controls:
+        return (
+            "No random or shuffled vectors were measured, so nothing here tells the effect of this vector from that "
+            "of any disturbance of the same size."
+        )
+    least, most = min(c.points for c in controls), max(c.points for c in controls)
+    moved = points(most) if points(least) == points(most) else f"{points(least)} to {points(most)}"
+    number = "A meaningless vector" if len(controls) == 1 else f"{_in_words(len(controls))} meaningless vectors"
+    measured = f"{number} of the same size (random, or this one shuffled) changed the result by {moved} points"
+    if change.outcome != "gain":
+        return f"{measured}."
+    if change.low > most:
+        return f"{measured}; even the low end of the real vector’s interval is above that. What it carries matters."
+    if change.points > most:
+        return f"{measured}; the real vector did more, but the low end of its interval reaches that far down."
+    return f"{measured}; the real vector did no more, so what it carries cannot be what helped."
+
+
+def _subtraction(measurements: Measurements, kind: Kind) -> str:
+    arm = measurements.arm_at(-1.0)
+    change = measurements.difference(arm, kind.name) if arm else None
+    if change is None:
+        return ""
+    return {
+        "loss": f"Taking the vector away from the target instead cost {abs(change.points):.1f} points "
+                f"({_evidence(change)}).",
+        "gain": f"Taking the vector away from the target also gained {change.points:.1f} points "
+                f"({_evidence(change)}), which speaks against a meaningful direction.",
+        "unclear": f"Taking the vector away from the target made no clear difference: {points(change.points)} points "
+                   f"({_evidence(change)}).",
+    }[change.outcome]  # fmt: skip
+
+
+def _breadth(measurements: Measurements, enhanced: str) -> str:
+    taken = [(kind, measurements.difference(enhanced, kind.name)) for kind in measurements.kinds]
+    measured = [(kind, difference) for kind, difference in taken if difference]
+    if len(measured) < 2:
+        return ""
+    outcomes = [difference.outcome for _, difference in measured]
+    sentence = (
+        f"Over all {len(measured)} kinds of problem there is a gain on {outcomes.count('gain')}, a loss on "
+        f"{outcomes.count('loss')}, and no clear change on {outcomes.count('unclear')}."
+    )
+    unseen = [difference.outcome for kind, difference in measured if kind.seen_by_donors is False]
+    if not unseen:
+        return sentence
+    return (
+        f"{sentence} Of the {len(unseen)} kinds that the donors were not fine-tuned on, {unseen.count('gain')} gained."
+    )
+
+
+def _donor_warning(measurements: Measurements) -> str:
+    """Said where reinforcement learning did not improve its own donor, so that v has nothing to carry."""
+    for kind in measurements.kinds:
+        grpo, sft = measurements.score("grpo", kind.name), measurements.score("sft", kind.name)
+        if not kind.seen_by_donors or not grpo or not sft or grpo.accuracy is None or sft.accuracy is None:
+            continue
+        if grpo.accuracy > sft.accuracy:
+            return ""
+        return (
+            f"Reinforcement learning did not improve its own donor: {percent(sft.accuracy)} before, "
+            f"{percent(grpo.accuracy)} after, on “{kind.title}”. There was little for the vector to carry."
+        )
+    return ""
+
+
+def _evidence(change: Difference) -> str:
+    return f"95\u00a0% interval {span(change.low, change.high)}, {p_value(change.p)}"
+
+
+def _alpha(alpha: float) -> str:
+    return f"α\u00a0=\u00a0{signed_alpha(alpha)}"
+
+
+def _in_words(number: int) -> str:
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+    return words[number] if number < len(words) else str(number)

@@ -1,0 +1,286 @@
+"""Open a Hugging Face model directory safely: its tensors, its configuration, its small files. Reads no tensor data
+until asked, never unpickles, never runs code from the directory.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from reasonvec.errors import CheckpointError
+from reasonvec.weights.safetensors_header import TensorEntry, loads_strictly, read_header
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_SMALL_FILE = 256 << 20
+"""Bytes of JSON that are read whole at most; the largest tokenizer files are some 30 MB."""
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot")
+_NOT_COPIED = ("reasonvec.json", "README.md", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model directory whose headers and index have been checked. `open_checkpoint` makes them."""
+
+    location: str
+    """What the user named: a path, or `owner/name[@revision]` on the Hub."""
+    path: Path
+    revision: str | None
+    """The commit on the Hub, where that is known."""
+    tensors: Mapping[str, TensorEntry]
+    follow_links: bool = False
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json, or an empty dict where there is none."""
+        config = self.json("config.json")
+        if config is not None and not isinstance(config, dict):
+            raise CheckpointError(f"{self.path / 'config.json'} holds a JSON {type(config).__name__}, not an object.")
+        return config or {}
+
+    def json(self, name: str) -> Any:
+        """The parsed content of one of the small files, or None where the checkpoint has none of that name."""
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            return loads_strictly(text)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path / name} is not JSON: {error}.") from None
+
+    def text(self, name: str) -> bytes | None:
+        """The bytes of one of the small files, or None where the checkpoint has none of that name."""
+        path = self.path / name
+        if not path.exists():
+            return None
+        _check_inside(path, self.path, self.follow_links)
+        try:
+            if path.stat().st_size > MAX_SMALL_FILE:
+                raise CheckpointError(f"{path} has {path.stat().st_size} bytes; at most {MAX_SMALL_FILE} are read.")
+            return path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+    def small_files(self) -> list[str]:
+        """The names of all that makes a checkpoint beside its weights: configuration, tokenizer, chat templates,
+        generation settings, code, licence. In sorted order. The model card and older receipts are not among them:
+        what they say is true of this checkpoint only."""
+        names = [path.name for path in self.path.iterdir() if _is_small(path)]
+        templates = self.path / "additional_chat_templates"
+        if templates.is_dir():
+            names += [f"{templates.name}/{path.name}" for path in templates.glob("*.jinja") if path.is_file()]
+        for name in names:
+            _check_inside(self.path / name, self.path, self.follow_links)
+        return sorted(names)
+
+
+def _is_small(path: Path) -> bool:
+    return (
+        path.is_file()
+        and not path.name.startswith(".")
+        and path.name not in _NOT_COPIED
+        and path.suffix not in _WEIGHTS
+        and not path.name.endswith(".index.json")
+    )
+
+
+def open_checkpoint(
+    path: Path, *, location: str | None = None, revision: str | None = None, follow_links: bool = False
+) -> Checkpoint:
+    """Check the directory `path` and read its headers.
+
+    Raises CheckpointError for a missing directory, weights that are not safetensors, a damaged header, an index that
+    disagrees with its shards, a shard or link outside the directory (links of the Hub cache's own layout excepted;
+    `follow_links` allows any), and a name in two shards.
+    """
+    if not path.is_dir():
+        what = "is a file; name the directory that holds it" if path.exists() else "does not exist"
+        raise CheckpointError(
+            f"{path} {what}. A checkpoint is a directory with {SINGLE} (or shards and their index) and config.json, "
+            f"or an `owner/name` on the Hub."
+        )
+    try:
+        path = path.resolve(strict=True)
+        shards = _shards(path)
+        tensors: dict[str, TensorEntry] = {}
+        for name in shards:
+            _check_inside(path / name, path, follow_links)
+            entries, _ = read_header(path / name)
+            _check_distinct(path, tensors, entries)
+            tensors |= entries
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if set(shards) != {SINGLE}:
+        _check_index(path, _weight_map(path), tensors)
+    if not tensors:
+        raise CheckpointError(f"{path} has no tensors in its safetensors files; there is nothing to compute with.")
+    return Checkpoint(location or str(path), path, revision, dict(sorted(tensors.items())), follow_links)
+
+
+def _check_distinct(path: Path, tensors: Mapping[str, TensorEntry], entries: Mapping[str, TensorEntry]) -> None:
+    if twice := sorted(tensors.keys() & entries.keys()):
+        first = twice[0]
+        raise CheckpointError(
+            f"{path}: {len(twice)} tensors are in two shards, first {first!r}, in {tensors[first].path.name} and "
+            f"{entries[first].path.name}. Which one counts is not defined; remove the stale shard."
+        )
+
+
+def _shards(path: Path) -> list[str]:
+    """The names of the weight files of the checkpoint at `path`."""
+    single, index = (path / SINGLE).exists(), (path / INDEX).exists()
+    if index:
+        names = sorted(set(_weight_map(path).values()))
+        if single and names != [SINGLE]:
+            raise CheckpointError(
+                f"{path} has both {SINGLE} and {INDEX}, which names other files. transformers would load the first, "
+                f"other tools the second. Remove the one that is stale."
+            )
+        return names
+    if single:
+        return [SINGLE]
+    raise CheckpointError(_why_no_weights(path))
+
+
+def _why_no_weights(path: Path) -> str:
+    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    if pickles:
+        return (
+            f"{path} holds pickled weights ({pickles[0]}) and no {SINGLE}. Opening a pickle can run any program, so "
+            f'reasonvec never does. If you trust its origin, convert it once: python -c "from transformers import '
+            f"AutoModelForCausalLM as M; M.from_pretrained('{path}', dtype='auto').save_pretrained('{path}')\""
+        )
+    if (path / "adapter_model.safetensors").exists():
+        return (
+            f"{path} holds a LoRA adapter, not a whole checkpoint. Merge it into its base first "
+            f"(peft: `model.merge_and_unload().save_pretrained(...)`), then name the merged directory."
+        )
+    if (path / "vector.json").exists():
+        return f"{path} is a vector, not a checkpoint. Pass it with --vector."
+    others = sorted(file.name for file in path.iterdir() if file.suffix in _WEIGHTS)
+    found = f"only {', '.join(others[:3])}" if others else "no weights at all"
+    return (
+        f"{path} has neither {SINGLE} nor {INDEX} ({found}). Those two are the names that transformers writes and "
+        f"reads; save the model with `save_pretrained`."
+    )
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    index = path / INDEX
+    if not index.exists():
+        return {}
+    try:
+        parsed = loads_strictly(index.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{index} is not JSON: {error}.") from None
+    weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no `weight_map` from tensor names to shards.")
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str) or not _is_shard_name(shard):
+            raise CheckpointError(
+                f"{index} puts {tensor!r} in {shard!r}. A shard is a safetensors file in the same directory; a path "
+                f"that leads elsewhere could read any file of this machine, so it is refused."
+            )
+    return weight_map
+
+
+def _is_shard_name(name: str) -> bool:
+    return name.endswith(".safetensors") and Path(name).name == name and "\0" not in name
+
+
+def _check_index(path: Path, weight_map: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> None:
+    wrong = [f"{name!r} is in no shard" for name in weight_map if name not in tensors]
+    wrong += [f"{name!r} in {entry.path.name} is not in the index" for name, entry in tensors.items()
+              if name not in weight_map]  # fmt: skip
+    wrong += [
+        f"{name!r} is in {tensors[name].path.name}, not in {shard}"
+        for name, shard in weight_map.items()
+        if name in tensors and tensors[name].path.name != shard
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path / INDEX} and the shards disagree in {len(wrong)} tensors: {'; '.join(wrong[:5])}"
+            f"{' ...' if len(wrong) > 5 else ''}. Part of the download is missing or stale; fetch it again."
+        )
+
+
+def _check_inside(path: Path, root: Path, follow_links: bool) -> None:
+    """Raise unless `path` exists and stays inside `root`, or is the Hub cache's own link from a snapshot to a blob."""
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        missing = "is a link to a file that does not exist" if path.is_symlink() else "is missing"
+        raise CheckpointError(
+            f"{path} {missing}, though the checkpoint names it. A download was interrupted; fetch it again."
+        ) from None
+    if follow_links or real.is_relative_to(root):
+        return
+    # the cache: models--owner--name/snapshots/COMMIT/file -> models--owner--name/blobs/DIGEST
+    if root.parent.name == "snapshots" and real.parent == root.parent.parent / "blobs":
+        return
+    raise CheckpointError(
+        f"{path} is a link to {real}, outside the checkpoint. A hostile checkpoint could point at any file of this "
+        f"machine, so such links are not followed. If you made it yourself, pass --follow-links."
+    )
+
+
+class TensorReader:
+    """Positioned reads from a checkpoint's files, each opened once and closed together."""
+
+    def __init__(self) -> None:
+        self._descriptors: dict[Path, int] = {}
+
+    def read_into(self, entry: TensorEntry, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes of `entry` from byte `start` on; CheckpointError if they are not there."""
+        done = 0
+        try:
+            descriptor = self._descriptor(entry.path)
+            while done < len(buffer):
+                count = os.preadv(descriptor, [buffer[done:]], entry.offset + start + done)
+                if count == 0:
+                    raise CheckpointError(
+                        f"{entry.path} ended at byte {entry.offset + start + done}, inside {entry.name!r}: it was cut "
+                        f"while it was being read. Nothing was written; wait until it is whole and run again."
+                    )
+                done += count
+        except OSError as error:
+            raise CheckpointError(
+                f"{entry.path} cannot be read at {entry.name!r}: {error.strerror or error}. Nothing was written."
+            ) from error
+
+    def _descriptor(self, path: Path) -> int:
+        if path not in self._descriptors:
+            self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptors[path]
+
+    def close(self) -> None:
+        """Close every file. The reader can be used again."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+
+@contextmanager
+def tensor_reader() -> Iterator[TensorReader]:
+    """A `TensorReader` for the duration of a `with` block."""
+    reader = TensorReader()
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+_LAYER = re.compile(r"\.(\d+)\.")
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the layer that a tensor name belongs to: its first component that is a number, else None."""
+    found = _LAYER.search(f".{name}.")
+    return int(found[1]) if found else None

@@ -1,0 +1,240 @@
+"""`extract`: the difference of two donors, tensor by tensor, exact to the bit, in constant memory."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reasonvec.errors import IncompatibleError
+from reasonvec.weights.alignment import DonorMatch, NameFilter, match_donors
+from reasonvec.weights.arithmetic import STEP_BINS, Difference, dot, random_words, step_histogram, stream_key, subtract
+from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
+from reasonvec.weights.dtypes import EXACT_CHAIN, FLOATS
+from reasonvec.weights.hub import locate_checkpoint
+from reasonvec.weights.output import Staging, check_output, staged
+from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, input_identity, tool
+from reasonvec.weights.relation import Relation, relate
+from reasonvec.weights.sources import DonorTiles, TensorTiles, tiles
+from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Vector, open_vector
+from reasonvec.weights.vector_writer import VectorWriter, write_small_tensors
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes of input that were just finished."""
+
+SAMPLE_BLOCKS, SAMPLE_ENTRIES = 16, 64
+"""The base donor's weights that a vector keeps of each tensor, so that `check` can tell a target's lineage later."""
+
+NEARLY_EMPTY = 0.001
+NOISY = 0.1
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What `extract` made and what it noticed."""
+
+    vector: Vector
+    relation: Relation | None
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        deltas = self.vector.deltas.values()
+        parameters, changed = sum(delta.size for delta in deltas), sum(delta.changed for delta in deltas)
+        return {
+            "path": str(self.vector.path),
+            "fingerprint": self.vector.fingerprint,
+            "tensors": len(deltas),
+            "parameters": parameters,
+            "changed": changed,
+            "unchanged_share": 1 - changed / parameters if parameters else None,
+            "norm": math.sqrt(sum(delta.norm**2 for delta in deltas)),
+            "base_norm": math.sqrt(sum(delta.base_norm**2 for delta in deltas)),
+            "left_out": sorted(self.vector.left_out),
+            "tied": self.vector.tied,
+            "relation": self.relation.to_json() if self.relation else None,
+            "warnings": list(self.warnings),
+        }
+
+
+def extract(
+    *,
+    tuned: str | Path,
+    base: str | Path,
+    out: str | Path,
+    ancestor: str | Path | None = None,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    resume: bool = False,
+    force: bool = False,
+    follow_links: bool = False,
+    offline: bool = False,
+    progress: Progress = lambda nbytes: None,
+) -> Extraction:
+    """Write the vector `tuned - base` to the new directory `out`.
+
+    Each delta is exact: `base + delta` rebuilds `tuned` bit for bit (-0.0 and 0.0 count as equal) for float32,
+    bfloat16 and float16 donors. Donors of different dtypes are put on the coarser grid first. With `ancestor`, also
+    says how the donors descend from it.
+
+    Raises IncompatibleError if the donors do not fit, CheckpointError for a damaged, unsafe or non-finite donor,
+    UsageError for a pattern in `only` or `skip` that matches nothing, OutputError if `out` cannot be written.
+    """
+    where = {"offline": offline, "follow_links": follow_links}
+    tuned_checkpoint, base_checkpoint = locate_checkpoint(tuned, **where), locate_checkpoint(base, **where)
+    ancestor_checkpoint = locate_checkpoint(ancestor, **where) if ancestor else None
+    out = Path(out)
+    inputs = [c for c in (tuned_checkpoint, base_checkpoint, ancestor_checkpoint) if c]
+    check_output(out, force=force, inputs=tuple(checkpoint.path for checkpoint in inputs))
+    names = NameFilter(only, skip)
+    names.check(tuned_checkpoint.tensors.keys() | base_checkpoint.tensors.keys())
+    match = match_donors(tuned_checkpoint, base_checkpoint, names)
+    if not match.computed:
+        raise IncompatibleError(f"{tuned} and {base} have no floating-point tensor in common; there is no difference.")
+    identity = input_identity(inputs)
+    plan = {"operation": "extract", "tool": tool(), "inputs": identity, "only": list(only), "skip": list(skip)}
+    shapes = {name: base_checkpoint.tensors[name].shape for name in match.computed}
+    # float32 is what most deltas of bfloat16 donors need; a few may turn out wider
+    needed = sum(4 * base_checkpoint.tensors[name].size for name in shapes)
+    relation = None
+    if ancestor_checkpoint:
+        relation = relate(tuned=tuned_checkpoint, base=base_checkpoint, ancestor=ancestor_checkpoint, names=shapes)
+    with staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging, tensor_reader() as reader:
+        writer = VectorWriter(staging, shapes)
+        for name in shapes:
+            if name not in staging.finished:
+                record = _Tensor(name, tuned_checkpoint, base_checkpoint, match.computed[name], reader).write(writer)
+                staging.finish(name, record, 4 * base_checkpoint.tensors[name].size)
+            progress(tuned_checkpoint.tensors[name].nbytes + base_checkpoint.tensors[name].nbytes)
+        writer.finish_files()
+        _write_donor(staging, base_checkpoint, shapes, reader)
+        document = _document(staging, writer, match, tuned_checkpoint, base_checkpoint, reader)
+        check_unchanged(inputs, identity)
+        # written last: its presence means that the vector is whole
+        writer.write_document(
+            {**document, "only": list(only), "skip": list(skip), "relation": relation.to_json() if relation else None}
+        )
+    vector = open_vector(out, location=str(out))
+    return Extraction(vector, relation, _warnings(vector, tuned_checkpoint, base_checkpoint, relation))
+
+
+class _Tensor:
+    """The difference of one tensor, and what is counted on the way."""
+
+    def __init__(self, name: str, tuned: Checkpoint, base: Checkpoint, grid: str, reader: TensorReader) -> None:
+        self._name, self._grid, self._reader = name, grid, reader
+        self._tuned, self._base = tuned.tensors[name], base.tensors[name]
+
+    def write(self, writer: VectorWriter) -> dict[str, Any]:
+        """Write the delta; the record that the journal keeps."""
+        written = writer.write(self._name, EXACT_CHAIN[self._grid], self._differences)
+        tuned_digest, base_digest = self._pair.digests
+        return {
+            **written.to_json(), "changed": self._changed, "steps": self._steps.tolist(),
+            "norm": math.sqrt(self._squares), "base_norm": math.sqrt(self._base_squares),
+            "rounding": self._pair.rounding, "tuned_sha256": tuned_digest, "base_sha256": base_digest,
+        }  # fmt: skip
+
+    def _differences(self) -> Iterator[tuple[int, int, Difference]]:
+        self._pair = DonorTiles(self._tuned, self._base, self._grid, self._reader)
+        self._changed, self._squares, self._base_squares = 0, 0.0, 0.0
+        self._steps = np.zeros(len(STEP_BINS), np.int64)
+        for start, stop in tiles(self._base.size):
+            tuned, base = self._pair.read(start, stop)
+            difference = subtract(tuned, base)
+            index = difference.index
+            self._changed += index.size
+            self._steps += step_histogram(tuned[index], base[index])
+            self._steps[0] += (stop - start) - index.size
+            self._squares += float(np.add.reduce(difference.high * difference.high))
+            wide = base.astype(FLOATS[self._grid].work)
+            self._base_squares += dot(wide, wide)
+            yield start, stop, difference
+
+
+def _write_donor(staging: Staging, base: Checkpoint, names: Mapping[str, Any], reader: TensorReader) -> None:
+    """Keep what `check` needs to know of the base donor: its small files and a sample of its weights."""
+    for name in base.small_files():
+        staging.write(f"{DONOR}/{name}", 0, base.text(name) or b"")
+    write_small_tensors(staging, str(SAMPLE), {name: sample(base, name, reader) for name in names})
+
+
+def sample(checkpoint: Checkpoint, name: str, reader: TensorReader) -> "np.ndarray[Any, Any]":
+    """Some entries of a tensor, the same for every checkpoint: all of a small one, else `SAMPLE_BLOCKS` runs of
+    `SAMPLE_ENTRIES` entries from places that only the name and size decide."""
+    entry = checkpoint.tensors[name]
+    tensor = TensorTiles(entry, reader)
+    if entry.size <= SAMPLE_BLOCKS * SAMPLE_ENTRIES:
+        return tensor.read(0, entry.size)
+    words = random_words(stream_key(0, "sample", name), 0, SAMPLE_BLOCKS)
+    starts = np.sort(words % np.uint64(entry.size - SAMPLE_ENTRIES))
+    return np.concatenate([tensor.read(int(start), int(start) + SAMPLE_ENTRIES) for start in starts])
+
+
+def _document(
+    staging: Staging, writer: VectorWriter, match: DonorMatch, tuned: Checkpoint, base: Checkpoint, reader: TensorReader
+) -> dict[str, Any]:
+    carried = {name: _digest(base, name, reader) for name in match.carried}
+    records = staging.finished
+    donors = {
+        role: describe_checkpoint(donor, {**carried, **{name: records[name][f"{role}_sha256"] for name in records}})
+        for role, donor in (("tuned", tuned), ("base", base))
+    }
+    tensors = {
+        name: {
+            **writer.describe(name), "checkpoint_dtype": match.computed[name],
+            **{key: records[name][key] for key in ("changed", "norm", "base_norm", "rounding", "steps")},
+        }
+        for name in sorted(match.computed)
+    }  # fmt: skip
+    return {
+        "format": FORMAT, "format_version": FORMAT_VERSION, "tool": tool(), "formula": "tuned - base",
+        "donors": donors, "left_out": list(match.left_out), "tied": dict(match.tied),
+        "carried": {
+            name: {"shape": list(base.tensors[name].shape), "dtype": base.tensors[name].dtype, "sha256": digest}
+            for name, digest in carried.items()
+        },
+        "step_bins": list(STEP_BINS), "tensors": tensors,
+    }  # fmt: skip
+
+
+def _digest(checkpoint: Checkpoint, name: str, reader: TensorReader) -> str:
+    entry, digest = checkpoint.tensors[name], hashlib.sha256()
+    block = bytearray(1 << 20)
+    for start in range(0, entry.nbytes, len(block)):
+        view = memoryview(block)[: min(len(block), entry.nbytes - start)]
+        reader.read_into(entry, start, view)
+        digest.update(view)
+    return digest.hexdigest()
+
+
+def _warnings(vector: Vector, tuned: Checkpoint, base: Checkpoint, relation: Relation | None) -> tuple[str, ...]:
+    """What a user should know of a vector that is whole and yet may not be what was meant."""
+    found = []
+    entries = sum(delta.size for delta in vector.deltas.values())
+    changed = sum(delta.changed for delta in vector.deltas.values())
+    if changed == 0:
+        found.append("The vector is empty: the donors are equal in every entry. Adding it changes nothing. Did you "
+                     "name the same checkpoint twice, or was the training lost when it was saved?")  # fmt: skip
+    elif changed < NEARLY_EMPTY * entries:
+        found.append(f"The vector is nearly empty: {changed} of {entries} entries differ ({changed / entries:.2%}). "
+                     f"Training in pure bfloat16 at a small learning rate rounds most steps away; see docs/method.md."
+                     )  # fmt: skip
+    squares = sum(delta.norm**2 for delta in vector.deltas.values())
+    rounding = sum(float(info["rounding"]) for info in vector.document["tensors"].values())
+    if rounding > 0:
+        share = math.sqrt(rounding / squares) if squares else math.inf
+        found.append(
+            f"The donors differ in dtype, so the finer one was rounded to the grid of the coarser. That moved it by "
+            f"{math.sqrt(rounding):.3g}, which is {share:.0%} of the vector's norm {math.sqrt(squares):.3g}; the "
+            f"coarser donor carries as much rounding of its own"
+            + ("." if share < NOISY else ", so much of this vector is rounding noise. Save both donors in one dtype.")
+        )
+    if len({delta.checkpoint_dtype for delta in vector.deltas.values()} - {"F32"}) > 1:
+        found.append("The donors mix bfloat16 and float16 tensors; each delta is on its own grid.")
+    if relation and relation.case in ("parallel", "unclear"):
+        found.append(relation.explanation)
+    return tuple(found)

@@ -1,0 +1,64 @@
+"""From what a user names to a directory: a local path, or `owner/name[@revision]` on the Hugging Face Hub."""
+
+import os
+import re
+from pathlib import Path
+
+from reasonvec.errors import CheckpointError, VectorError
+from reasonvec.weights.checkpoint import Checkpoint, open_checkpoint
+from reasonvec.weights.vector import DOCUMENT, Vector, open_vector
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+# no pickles and no code: what is not fetched cannot be run
+_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "NOTICE*"]
+
+
+def locate_checkpoint(location: str | Path, *, offline: bool = False, follow_links: bool = False) -> Checkpoint:
+    """Open the checkpoint that `location` names, fetching it into the Hub's cache where it is a Hub id.
+
+    A directory of that name wins over a Hub id. Raises CheckpointError as `open_checkpoint` does, and where the Hub
+    does not have it or cannot be reached.
+    """
+    path = Path(location)
+    if not _is_hub_id(location):
+        return open_checkpoint(path, location=str(location), follow_links=follow_links)
+    directory = _fetch(str(location), offline)
+    return open_checkpoint(directory, location=str(location), revision=directory.name, follow_links=follow_links)
+
+
+def locate_vector(location: str | Path, *, offline: bool = False) -> Vector:
+    """`locate_checkpoint` for vectors."""
+    path = Path(location)
+    if _is_hub_id(location):
+        return open_vector(_fetch(str(location), offline), location=str(location))
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise VectorError(f"{path} {what}. A vector is a directory with {DOCUMENT}, as `reasonvec extract` makes them, "
+                          f"or an `owner/name` on the Hub.")  # fmt: skip
+    return open_vector(path, location=str(location))
+
+
+def _is_hub_id(location: str | Path) -> bool:
+    return isinstance(location, str) and not Path(location).exists() and bool(_HUB_ID.fullmatch(location))
+
+
+def _fetch(name: str, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download  # here for start-up time: the import takes 0.2 s
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_WANTED,
+                                      local_files_only=offline))  # fmt: skip
+    except LocalEntryNotFoundError:
+        where = "is not in the Hub's cache here and going online was forbidden" if offline else "could not be fetched"
+        raise CheckpointError(
+            f"There is no directory {name}, and as a Hub id it {where}. Check the spelling, or fetch it first: "
+            f"hf download {repository}."
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"There is no directory {name}, and the Hub did not give it: {str(error).splitlines()[0]} Check the "
+            f"spelling, your connection and, for a private or gated model, `hf auth login`."
+        ) from error

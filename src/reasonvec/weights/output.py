@@ -1,0 +1,277 @@
+"""Outputs that appear whole or not at all: a staging directory beside the output, a journal of what is finished, and
+a rename at the end. Knows nothing of what is written.
+
+    .OUT.reasonvec-partial/
+        lock            held by the process that writes
+        plan.json       what is being made, of which inputs; a resumed run must match it
+        journal.jsonl   one line a finished unit, written after its data is on the disk
+        output/         becomes OUT
+"""
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reasonvec.errors import OutputError
+
+COMMIT_BYTES = 256 << 20
+"""A killed run redoes at most this much, or one tensor if that is larger."""
+
+_MARKS = ("vector.json", "reasonvec.json")
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+class Staging:
+    """The directory under construction. `staged` makes it, publishes it on success and clears up after a failure."""
+
+    def __init__(self, out: Path, plan: Mapping[str, Any]) -> None:
+        self.out = out
+        self.root = out.parent / f".{out.name}.reasonvec-partial"
+        self.output = self.root / "output"
+        self.plan = json.loads(json.dumps(plan))
+        self.finished: dict[str, Any] = {}
+        """What the journal says is finished: unit name -> the record given to `finish`."""
+        self.committed = False
+        self._pending: list[str] = []
+        self._pending_bytes = 0
+        self._files: dict[str, int] = {}
+        self._lock = -1
+
+    def file(self, name: str, size: int | None = None) -> int:
+        """The descriptor of the output file `name`, created where it is new and set to `size` bytes."""
+        if name not in self._files:
+            path = self.output / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files[name] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if size is not None and os.fstat(self._files[name]).st_size != size:
+            os.ftruncate(self._files[name], size)
+        return self._files[name]
+
+    def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
+        """Write all of `data` at byte `offset` of the output file `name`."""
+        view = memoryview(data).cast("B")
+        while len(view):
+            count = os.pwrite(self.file(name), view, offset)
+            view, offset = view[count:], offset + count
+
+    def finish(self, unit: str, record: Any, nbytes: int) -> None:
+        """Note that `unit`, `nbytes` of data, is written; now and then put data and journal on the disk."""
+        self.finished[unit] = record
+        self._pending.append(json.dumps([unit, record]))
+        self._pending_bytes += nbytes
+        if self._pending_bytes >= COMMIT_BYTES:
+            self.commit()
+
+    def commit(self) -> None:
+        """Put everything finished on the disk: first the data, then the journal lines that speak of it."""
+        for descriptor in self._files.values():
+            os.fsync(descriptor)
+        if not self._pending:
+            return
+        with (self.root / "journal.jsonl").open("a") as journal:
+            journal.write("".join(f"{line}\n" for line in self._pending))
+            journal.flush()
+            os.fsync(journal.fileno())
+        self._pending.clear()
+        self._pending_bytes = 0
+        self.committed = True
+
+    def begin(self, *, resume: bool, restart: bool) -> None:
+        """Take the lock; continue from the journal of an earlier run, or start empty."""
+        self.root.mkdir(exist_ok=True)
+        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise OutputError(
+                f"{self.out} is being written by another process at this moment (it holds {self.root / 'lock'}). "
+                f"Wait for it, or choose another --out."
+            ) from None
+        plan_file = self.root / "plan.json"
+        if plan_file.exists() and self.output.exists() and not restart:
+            if not resume:
+                raise OutputError(
+                    f"{self.root} holds an unfinished run for {self.out}. Pass --resume to continue it, or --force to "
+                    f"throw it away and start again."
+                )
+            self._load(plan_file)
+            return
+        if self.output.exists():
+            shutil.rmtree(self.output)
+        (self.root / "journal.jsonl").unlink(missing_ok=True)
+        self.output.mkdir()
+        plan_file.write_text(json.dumps(self.plan, indent=1))
+        _sync_file(plan_file)
+
+    def _load(self, plan_file: Path) -> None:
+        try:
+            before = json.loads(plan_file.read_text())
+        except ValueError:
+            before = {}
+        if before != self.plan:
+            changed = sorted(key for key in before.keys() | self.plan.keys() if before.get(key) != self.plan.get(key))
+            raise OutputError(
+                f"{self.root} was begun with other inputs or options: {', '.join(changed)} differ. Continuing would "
+                f"mix the two. Repeat the options it was begun with, or pass --force to start again."
+            )
+        journal = self.root / "journal.jsonl"
+        if journal.exists():
+            for line in journal.read_text().splitlines():
+                try:
+                    unit, record = json.loads(line)
+                except ValueError:
+                    break  # the line that was being written when the run was killed
+                self.finished[unit] = record
+            self.committed = bool(self.finished)
+
+    def publish(self, force: bool) -> None:
+        """Put all on the disk and give it its final name."""
+        self.commit()
+        self.close_files()
+        for path in sorted(self.output.rglob("*")):
+            if path.is_file():
+                _sync_file(path)
+        for path in (*(p for p in self.output.rglob("*") if p.is_dir()), self.output):
+            _sync_directory(path)
+        if self.out.exists() and force:
+            _exchange(self.output, self.out)
+        else:
+            self.output.rename(self.out)
+        _sync_directory(self.out.parent)
+        self.discard()
+
+    def close_files(self) -> None:
+        """Close the output files."""
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files.clear()
+
+    def release(self) -> None:
+        """Close every file and give the lock back; the directory stays for `--resume`."""
+        self.close_files()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def discard(self) -> None:
+        """Remove the staging directory."""
+        self.close_files()
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.release()
+
+
+@contextmanager
+def staged(
+    out: Path, *, plan: Mapping[str, Any], needed: int, resume: bool = False, force: bool = False
+) -> Iterator[Staging]:
+    """A `Staging` for `out`, published when the block ends and never when it raises.
+
+    `plan` says what is made of what, for `resume`; `needed` is the bytes that will be written, held against the free
+    space first. Raises OutputError before anything is made if `out` exists (unless `force`), cannot be written or
+    would not fit. If writing fails with some of it on the disk already, that is kept for `--resume`, else removed.
+    """
+    check_output(out, force=force)
+    staging = Staging(out, plan)
+    try:
+        staging.begin(resume=resume, restart=force and not resume)
+    except OSError as error:
+        raise _write_error(out, error) from error
+    try:
+        _check_space(staging, needed)
+        yield staging
+        staging.publish(force)
+    except OSError as error:
+        kept = staging.committed
+        if kept:
+            staging.release()
+        else:
+            staging.discard()
+        raise _write_error(out, error, staging.root if kept else None) from error
+    except (KeyboardInterrupt, SystemExit):
+        staging.release()
+        raise
+    except BaseException:
+        staging.discard()
+        raise
+
+
+def check_output(out: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
+    """Raise OutputError unless `out` can be made: it is free or may be replaced, is no input and holds none."""
+    real = out.resolve()
+    for path in inputs:
+        if real == path.resolve() or path.resolve().is_relative_to(real) or real.is_relative_to(path.resolve()):
+            raise OutputError(f"--out {out} and the input {path} are one directory, or one lies in the other. Inputs "
+                              f"are never changed; choose another --out.")  # fmt: skip
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent} does not exist or is no directory, so {out.name} cannot be made in it.")
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise OutputError(f"{out} exists already and is never overwritten. Choose another --out, or pass --force.")
+    ours = out.is_dir() and (not any(out.iterdir()) or any((out / mark).is_file() for mark in _MARKS))
+    if not ours or out.is_symlink():
+        raise OutputError(
+            f"{out} was not made by reasonvec (it holds neither {' nor '.join(_MARKS)}), so not even --force replaces "
+            f"it. Remove it yourself, or choose another --out."
+        )
+
+
+def _check_space(staging: Staging, needed: int) -> None:
+    done = sum(p.stat().st_blocks * 512 for p in staging.output.rglob("*") if p.is_file())
+    free = shutil.disk_usage(staging.root).free
+    if free < needed - done:
+        raise OutputError(
+            f"{staging.out} needs {(needed - done) / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free. Nothing "
+            f"was written. Make room, or choose an --out on another disk."
+        )
+
+
+def _write_error(out: Path, error: OSError, kept: Path | None = None) -> OutputError:
+    reason = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission is denied",
+        errno.EIO: "the disk answered with an input/output error",
+        errno.EFBIG: "the file would be larger than this system allows",
+    }.get(error.errno or 0, error.strerror or str(error))
+    if kept:
+        return OutputError(f"{out} could not be written: {reason}. What was finished is kept in {kept}; clear the "
+                           f"cause, then run the same command with --resume.")  # fmt: skip
+    return OutputError(f"{out} could not be written: {reason}. Nothing was left behind.")
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two directories in one step, so that at every instant one of them is whole under the final name."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    renameat2 = getattr(libc, "renameat2", None)
+    if renameat2 and renameat2(_AT_FDCWD, bytes(new), _AT_FDCWD, bytes(old), _RENAME_EXCHANGE) == 0:
+        return  # `old` now lies in the staging directory and goes with it
+    aside = new.parent / "replaced"  # a file system without the exchange: for an instant there is neither
+    old.rename(aside)
+    new.rename(old)

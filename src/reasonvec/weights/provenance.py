@@ -1,0 +1,96 @@
+"""Who made this of what: fingerprints of inputs, and that they stayed the same while they were read."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from reasonvec.errors import CheckpointError
+from reasonvec.weights.checkpoint import Checkpoint
+from reasonvec.weights.safetensors_header import TensorEntry
+from reasonvec.weights.vector import Vector
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def tool() -> dict[str, str]:
+    """The name and version of this program."""
+    try:
+        return {"name": "reasonvec", "version": version("reasonvec")}
+    except PackageNotFoundError:  # run from a source tree that was not installed
+        return {"name": "reasonvec", "version": "unknown"}
+
+
+def fingerprint(digests: Iterable[tuple[TensorEntry, str]]) -> str:
+    """One SHA-256 for a set of tensors: over a line `name dtype shape sha256` for each, in the order of their names.
+
+    It does not depend on how the checkpoint is cut into shards, so it tells whether two are the same model.
+    """
+    lines = sorted(f"{entry.name}\t{entry.dtype}\t{list(entry.shape)}\t{digest}\n" for entry, digest in digests)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def describe_checkpoint(checkpoint: Checkpoint, digests: Mapping[str, str]) -> dict[str, Any]:
+    """What a document says of a checkpoint: where it was, its commit, and the SHA-256 of what was read of it.
+
+    `digests` are those of its tensors' bytes; the fingerprint covers the tensors named there.
+    """
+    return {
+        "location": _absolute(checkpoint.location, checkpoint.path),
+        "revision": checkpoint.revision,
+        "fingerprint": fingerprint((checkpoint.tensors[name], digest) for name, digest in digests.items()),
+        "tensors": len(digests),
+        "files": {path.name: _file(path) for path in weight_files(checkpoint)},
+        "small_files": {
+            name: hashlib.sha256(checkpoint.text(name) or b"").hexdigest() for name in checkpoint.small_files()
+        },
+    }
+
+
+def _absolute(location: str, path: Path) -> str:
+    """A local path made absolute, so that `verify` finds it from any directory; a Hub id as it is."""
+    given = Path(location)
+    return str(given.absolute()) if given.exists() else location
+
+
+def weight_files(checkpoint: Checkpoint) -> list[Path]:
+    """The shards of a checkpoint."""
+    return sorted({entry.path for entry in checkpoint.tensors.values()})
+
+
+def _file(path: Path) -> dict[str, Any]:
+    """Its size; and its SHA-256 where the Hub's cache has it as the name of the blob."""
+    info: dict[str, Any] = {"bytes": path.stat().st_size}
+    if path.is_symlink() and _SHA256.fullmatch(path.resolve().name):
+        info["sha256"] = path.resolve().name
+    return info
+
+
+def input_identity(inputs: Sequence[Checkpoint | Vector]) -> dict[str, list[int]]:
+    """Path -> size and time of change (nanoseconds) of every file that will be read."""
+    files: set[Path] = set()
+    for source in inputs:
+        if isinstance(source, Checkpoint):
+            files.update(weight_files(source), (source.path / name for name in source.small_files()))
+        else:
+            files.update(source.path / name for name in [*source.document["files"], "vector.json"])
+    found = {}
+    for path in sorted(files):
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise CheckpointError(f"{path} vanished: {error.strerror}. Nothing was written.") from error
+        found[str(path)] = [status.st_size, status.st_mtime_ns]
+    return found
+
+
+def check_unchanged(inputs: Sequence[Checkpoint | Vector], identity: Mapping[str, list[int]]) -> None:
+    """Raise CheckpointError if an input is not the file that it was when the run began."""
+    now = input_identity(inputs)
+    if changed := [path for path, seen in identity.items() if now.get(path) != seen]:
+        raise CheckpointError(
+            f"{changed[0]} changed while it was being read{f', and {len(changed) - 1} more' if changed[1:] else ''}. "
+            f"The result would mix two versions, so it was thrown away; run again when nothing writes to it."
+        )
