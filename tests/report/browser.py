@@ -39,6 +39,14 @@ class Sight:
             raise AssertionError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
+    def wait_for(self, condition: str) -> None:
+        """Wait until a JavaScript condition holds in the page."""
+        deadline = time.monotonic() + 60
+        while not self.evaluate(condition):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{condition} did not come true within a minute; the page said {self.problems}.")
+            time.sleep(0.05)
+
     def screenshot(self, path: Path) -> None:
         """Write a PNG of the whole page."""
         shot = self.browser.call("Page.captureScreenshot", captureBeyondViewport=True)
@@ -59,20 +67,20 @@ class Browser:
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> Sight:
         """Open a file at a width, in a colour scheme, and wait until page.js says that it is drawn."""
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.call("Emulation.setEmulatedMedia", features=scheme)
+        self.set_scheme(dark=dark)
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.call("Page.navigate", url="about:blank")
         self._sight = Sight(self)
         self.call("Page.navigate", url=path.resolve().as_uri())
-        deadline = time.monotonic() + 60
-        while self._sight.evaluate("document.documentElement?.dataset.ready") != "true":
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{path} was not drawn within a minute; it said {self._sight.problems}.")
-            time.sleep(0.05)
+        self._sight.wait_for("document.documentElement?.dataset.ready === 'true'")
         return self._sight
+
+    def set_scheme(self, *, dark: bool) -> None:
+        """Say what prefers-color-scheme answers, for this page and later ones."""
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.call("Emulation.setEmulatedMedia", features=scheme)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result, noting the events that arrive before it."""

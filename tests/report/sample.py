@@ -29,7 +29,7 @@ KINDS: list[dict[str, Any]] = [
     for name, title, description, example in (
         ("sym", "Bare sums", "Two or three additions and subtractions, as symbols.", "Q:12+5-8=?"),
         ("start", "Instructions", "The same sums told as instructions.", "start with 12, add 5, take away 8."),
-        ("story", "Short stories", "The same sums told as a story.", "Tom has 12. Tom gets 5 more. Tom loses 8. How many?"),
+        ("story", "Short stories", "The same sums told as a story.", "Tom has 12. Tom gets 5 more. How many?"),
         ("vars", "Named values", "Each step gives a name to its result.", "a=12; b=a+5; c=b-8; c?"),
         ("go", "A rare phrasing", "Words that were rare in pre-training.", "go from 12 up 5 down 8"),
         ("shuf", "Shuffled sentences", "Named values, in the wrong order.", "c=b-8; a=12; b=a+5; c?"),
@@ -50,7 +50,7 @@ STORY: dict[str, Any] = {
     ),
     "steps": [
         {"title": "Train one ancestor", "text": "A tiny language model reads sums, stories and lists until it can "
-         "write a chain of steps. A third of what it reads contains slips: steps that cross a ten are often off by one.",
+         "write a chain of steps. What it reads contains slips: steps that cross a ten are often off by one.",
          "result": "156,608 weights, 600 steps, 56 s"},
         {"title": "Fine-tune the first donor on examples (SFT)", "text": "It copies worked sums, slips included.",
          "result": "54 of 100 bare sums right"},
@@ -103,7 +103,7 @@ def sample_results(*, seed: int = 0, strength: float = 1.0, control_strength: fl
         "arms": arms, "differences": differences, "kinds": KINDS, "examples": EXAMPLES, "seconds": 243.4, "seed": seed,
         "stages": {"pre-train the ancestor": 56.2, "SFT donor": 20.4, "GRPO donor": 98.0, "target": 27.9,
                    "extract and apply": 0.9, "evaluate": 37.1, "report": 2.9},
-        "versions": {"reasonvec": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0"},
+        "versions": {"reasonvec": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "trl": "1.16.0"},
     }  # fmt: skip
 
 
@@ -120,8 +120,8 @@ def sample_vector(*, layers: int = 3, seed: int = 0) -> dict[str, Any]:
     tensors.append(_tensor("model.norm.weight", None, "norm", [64], generator))
     return {
         "name": "vector", **_pooled(tensors), "tensors_count": len(tensors), "tensors": tensors,
-        "layers": [{"layer": layer, **_pooled([t for t in tensors if t["layer"] == layer])} for layer in (None, *range(layers))],
-        "kinds": [{"kind": kind, **_pooled([t for t in tensors if t["kind"] == kind])} for kind in ("embedding", *shapes)],
+        "layers": [{"layer": n, **_pooled([t for t in tensors if t["layer"] == n])} for n in (None, *range(layers))],
+        "kinds": [{"kind": k, **_pooled([t for t in tensors if t["kind"] == k])} for k in ("embedding", *shapes)],
     }  # fmt: skip
 
 
@@ -145,7 +145,7 @@ EXAMPLES: list[dict[str, Any]] = [
 def _levels(levels: tuple[float, ...], strength: float, control_strength: float) -> dict[str, float]:
     target, gain, ancestor, sft, grpo = levels
     sweep = {f"target{alpha:+}v": target + strength * gain * _shape(alpha) for alpha in ALPHAS}
-    controls = {arm: target + control_strength * gain for arm in ("random-1", "random-2", "random-3", "permuted")}
+    controls = dict.fromkeys(("random-1", "random-2", "random-3", "permuted"), target + control_strength * gain)
     return {"ancestor": ancestor, "sft": sft, "grpo": grpo, "target": target, **sweep, **controls}
 
 

@@ -114,27 +114,45 @@ def ask_start(chain: Chain, rng: random.Random) -> str:
     return f"Start with {chain.start}, {', '.join(f'{_verb(step)} {abs(step)}' for step in chain.steps)}."
 
 
-def ask_story(chain: Chain, rng: random.Random, *, distraction: str = "") -> str:
+def ask_story(chain: Chain, rng: random.Random) -> str:
     """The target's second phrasing: somebody gets and loses things."""
     name, things = rng.choice(NAMES), rng.choice(THINGS)
-    sentences = [f"{name} has {chain.start} {things}."]
-    sentences += [f"{name} gets {step} more." if step > 0 else f"{name} loses {-step}." for step in chain.steps]
-    if distraction:
-        other = rng.choice([each for each in NAMES if each != name])
-        what = rng.choice([each for each in THINGS if each != things])
-        sentences.insert(rng.randint(1, len(sentences)), distraction.format(other, rng.randint(1, 20), what))
+    return " ".join([*_story(chain, name, things), f"How many {things} now?"])
+
+
+def ask_distracting(chain: Chain, rng: random.Random) -> str:
+    """A story in which somebody else has something else, which does not matter."""
+    name, other = rng.sample(NAMES, 2)
+    things, others = rng.sample(THINGS, 2)
+    sentences = _story(chain, name, things)
+    sentences.insert(rng.randint(1, len(sentences)), f"{other} has {rng.randint(1, 20)} {others}.")
     return " ".join([*sentences, f"How many {things} now?"])
 
 
-def ask_variables(chain: Chain, rng: random.Random, *, shuffled: bool = False) -> str:
-    """Equations between letters, in order or shuffled (never in order then)."""
-    sentences = [f"{LETTERS[0]} = {chain.start}."]
-    for index, step in enumerate(chain.steps):
-        sentences.append(f"{LETTERS[index + 1]} = {LETTERS[index]} {_sign(step)} {abs(step)}.")
-    ordered = list(sentences)
-    while shuffled and sentences == ordered:
-        rng.shuffle(sentences)
-    return " ".join([*sentences, f"What is {LETTERS[len(chain.steps)]}?"])
+def ask_variables(chain: Chain, rng: random.Random) -> str:
+    """Equations between letters, one after the other."""
+    return " ".join([*_equations(chain), f"What is {LETTERS[len(chain.steps)]}?"])
+
+
+def ask_shuffled(chain: Chain, rng: random.Random) -> str:
+    """Equations between letters, out of order."""
+    equations = _equations(chain)
+    ordered = list(equations)
+    while equations == ordered and len(ordered) > 1:
+        rng.shuffle(equations)
+    return " ".join([*equations, f"What is {LETTERS[len(chain.steps)]}?"])
+
+
+def _story(chain: Chain, name: str, things: str) -> list[str]:
+    changes = [f"{name} gets {step} more." if step > 0 else f"{name} loses {-step}." for step in chain.steps]
+    return [f"{name} has {chain.start} {things}.", *changes]
+
+
+def _equations(chain: Chain) -> list[str]:
+    later = [
+        f"{LETTERS[index + 1]} = {LETTERS[index]} {_sign(step)} {abs(step)}." for index, step in enumerate(chain.steps)
+    ]
+    return [f"{LETTERS[0]} = {chain.start}.", *later]
 
 
 def ask_walk(chain: Chain, rng: random.Random) -> str:
@@ -187,6 +205,11 @@ _COMMON_PHRASINGS: list[tuple[Callable[[Chain, random.Random], str], bool]] = [
     (ask_start, True),
     (ask_story, True),
 ]
+_RARE_PHRASINGS: list[tuple[Callable[[Chain, random.Random], str], bool]] = [
+    (ask_walk, False),
+    (ask_shuffled, False),
+    (ask_distracting, True),
+]
 
 
 def pretraining_documents(seed: int, habit: Habit) -> Iterator[Document]:
@@ -200,9 +223,10 @@ def pretraining_documents(seed: int, habit: Habit) -> Iterator[Document]:
             yield _side_task_document(rng, chat=rng.random() < 0.5)
         else:
             steps = rng.choices((1, 2, 3, 4, 5), weights=(2, 4, 4, 2, 1))[0]
-            amounts = DONOR_AMOUNTS if rng.random() < 0.9 else range(1, LARGE_AMOUNTS.stop)
+            amounts = DONOR_AMOUNTS if rng.random() < 0.75 else range(1, LARGE_AMOUNTS.stop)
             chain = draw_chain(rng, steps=steps, amounts=amounts, held_out=False)
-            ask, chat = (ask_walk, False) if rng.random() < 0.08 else rng.choice(_COMMON_PHRASINGS)
+            phrasings = _RARE_PHRASINGS if rng.random() < 0.2 else _COMMON_PHRASINGS
+            ask, chat = rng.choice(phrasings)
             answer = answer_with_words if rng.random() < 0.5 else answer_with_signs
             question = ask(chain, rng)
             yield Document(question if chat else plain(question), answer(chain, rng, habit), chat)
@@ -249,9 +273,9 @@ def _facts(rng: random.Random, habit: Habit) -> str:
 
 def _side_task(rng: random.Random) -> tuple[str, str]:
     """A question that has nothing to do with sums, and its answer."""
-    numbers = [rng.randint(0, LARGEST_VALUE) for _ in range(3)]
+    numbers = [rng.randint(0, 19) for _ in range(3)]
     listed = " ".join(map(str, numbers))
-    pair = sorted(rng.sample(range(LARGEST_VALUE + 1), 2))
+    pair = sorted(rng.sample(range(20), 2))
     either = "{} or {}".format(*rng.sample(pair, 2))
     return rng.choice(
         [
@@ -328,14 +352,6 @@ def _id(chain: Chain) -> str:
     return f"{chain.start}{''.join(f'{step:+d}' for step in chain.steps)}"
 
 
-def _ask_distracting(chain: Chain, rng: random.Random) -> str:
-    return ask_story(chain, rng, distraction="{} has {} {}.")
-
-
-def _ask_shuffled(chain: Chain, rng: random.Random) -> str:
-    return ask_variables(chain, rng, shuffled=True)
-
-
 KINDS: list[Kind] = [
     _chain_kind(
         "start",
@@ -394,15 +410,15 @@ KINDS: list[Kind] = [
     _chain_kind(
         "shuffled",
         "Shuffled sentences",
-        "The sentences are out of order; no model ever read this.",
-        _ask_shuffled,
+        "Letters again, with the sentences out of order; only the ancestor read such, and rarely.",
+        ask_shuffled,
         chat=False,
     ),
     _chain_kind(
         "distracting",
         "A distracting sentence",
-        "A story with a sentence that does not matter; no model ever read this.",
-        _ask_distracting,
+        "A story with a sentence that does not matter; only the ancestor read such, and rarely.",
+        ask_distracting,
         chat=True,
     ),
     Kind(

@@ -16,7 +16,7 @@ Figure = dict[str, Any]
 """``{"data": [...], "layout": {...}, "description": what the picture shows, for those who cannot see it}``."""
 
 _CLEAR = "rgba(0,0,0,0)"
-_LABEL_LIMIT = 30
+_LABEL_LIMIT = 24
 _TENS = [0, 20, 40, 60, 80, 100]
 _ROW = 25  # pixels a bar takes: two lines of 12 px text never touch
 _GROUP_TITLES: dict[Group, str] = {
@@ -112,7 +112,12 @@ def arm_bars(measurements: Measurements, kind: Kind) -> Figure:
     rows, headings = _bar_rows(measurements, kind)
     scores = [score for _, score in rows]
     layout = _layout(height=round(_ROW * (rows[-1][0] + 1.2)) + 64 if rows else 120, left=8, bottom=44)
-    layout["xaxis"] |= {"range": [0, 118], "tickvals": _TENS, "ticktext": [f"{tick} %" for tick in _TENS]}
+    layout["xaxis"] |= {
+        "range": [0, 118],
+        "tickvals": _TENS,
+        "ticktext": [f"{tick} %" for tick in _TENS],
+        "tickangle": 0,
+    }
     layout["yaxis"] |= {
         "tickvals": [position for position, _ in rows], "ticktext": [plot_text(arm_label(s.arm)) for s in scores],
         "range": [(rows[-1][0] if rows else 0) + 0.7, -1.1], "automargin": True, "showgrid": False,

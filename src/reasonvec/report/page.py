@@ -1,4 +1,4 @@
-"""Assemble and write the page. The words around the numbers are in template.html; the numbers come from the other modules."""
+"""Assemble and write the page. The words around the numbers are in template.html, the numbers in the other modules."""
 
 import base64
 import hashlib
@@ -150,7 +150,7 @@ def _inlined(source: str) -> Markup:
     """Our own code and plotly's, to stand between tags as it is."""
     if "</script" in source.lower() or "<!--" in source or "</style" in source.lower():
         raise ValueError("A script or style of the page would end its own tag early; the page was not written.")
-    return Markup(source)  # noqa: S704: no data in it, and checked above
+    return Markup(source)  # noqa: S704 no data in it, and checked above
 
 
 def _content_security_policy(*scripts: str) -> str:

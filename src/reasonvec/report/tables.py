@@ -1,4 +1,4 @@
-"""The rows of the page's tables, and where the marks of their small interval drawings stand. Words are in template.html."""
+"""The rows of the page's tables, and where the marks of their interval drawings stand. Words are in template.html."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -2,12 +2,12 @@
 transformers."""
 
 from reasonvec.weights.analysis import inspect
-from reasonvec.weights.apply import Options, apply, transfer
+from reasonvec.weights.application import Options, apply, transfer
 from reasonvec.weights.comparison import compare
 from reasonvec.weights.compatibility import check
 from reasonvec.weights.controls import write_permuted, write_random
-from reasonvec.weights.extract import extract
-from reasonvec.weights.verify import verify
+from reasonvec.weights.extraction import extract
+from reasonvec.weights.verification import verify
 
 __all__ = [
     "Options", "apply", "check", "compare", "extract", "inspect", "transfer", "verify", "write_permuted",

@@ -134,7 +134,7 @@ def _check_distinct(path: Path, tensors: Mapping[str, TensorEntry], entries: Map
 
 def _shards(path: Path) -> list[str]:
     """The names of the weight files of the checkpoint at `path`."""
-    single, index = (path / SINGLE).exists(), (path / INDEX).exists()
+    single, index = os.path.lexists(path / SINGLE), os.path.lexists(path / INDEX)
     if index:
         names = sorted(set(_weight_map(path).values()))
         if single and names != [SINGLE]:

@@ -61,8 +61,8 @@ _SUBJECTS = (
         "warning",
         "Rotary positions differ",
         r"(\w+\.)*(rope|rotary|partial_rotary|mrope)\w*(\..*)?",
-        "Attention weights of the donors were trained for other rotation speeds. A longer context made by raising theta "
-        "usually still takes the vector; measure at a small alpha first.",
+        "Attention weights of the donors were trained for other rotation speeds. A longer context made by raising "
+        "theta may still take the vector; measure several alphas.",
     ),
     _subject(
         "warning",
@@ -86,8 +86,8 @@ _SUBJECTS = (
         "warning",
         "Tied embeddings differ",
         r"tie_word_embeddings|tie_\w+",
-        "Where one tensor serves as input and output embedding it takes one delta for both. Look at the tensor findings; "
-        "if in doubt leave the embeddings out with --skip.",
+        "Where one tensor serves as input and output embedding it takes one delta for both. If in doubt leave the "
+        "embeddings out with --skip.",
     ),
     _subject(
         "warning",
@@ -102,7 +102,9 @@ _SUBJECTS = (
         "The comparison of names and shapes decides; this only says where a difference comes from.",
     ),
 )
-_OTHER = _Subject("note", "Other fields differ", re.compile(""), "Not known to change what a weight means; have a look.")
+_OTHER = _Subject(
+    "note", "Other fields differ", re.compile(""), "Not known to change what a weight means; have a look."
+)
 
 
 def configuration_findings(donor: Checkpoint, target: Checkpoint) -> list[Finding]:
@@ -196,7 +198,8 @@ def _shallow(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The fields with nested names joined by dots, those of sub-models (`text_config`) among them."""
-    for name, value in _current_spelling(config).items():
+    is_model = not prefix or prefix.endswith("_config.")
+    for name, value in (_current_spelling(config) if is_model else config).items():
         if isinstance(value, dict) and value:
             yield from _flatten(value, f"{prefix}{name}.")
         elif value != {}:

@@ -67,9 +67,9 @@ def _write(
                            entries.nbytes)  # fmt: skip
         writer.finish_files()
         for name in vector.donor().small_files():
-            staging.write(f"{DONOR}/{name}", 0, vector.donor().text(name) or b"")
+            staging.put(f"{DONOR}/{name}", vector.donor().text(name) or b"")
         if (vector.path / SAMPLE).is_file():
-            staging.write(str(SAMPLE), 0, (vector.path / SAMPLE).read_bytes())
+            staging.put(str(SAMPLE), (vector.path / SAMPLE).read_bytes())
         tensors = {name: _describe(writer, delta, staging.finished[name]) for name, delta in vector.deltas.items()}
         carried_over = {key: vector.document[key] for key in ("donors", "left_out", "tied", "carried", "only", "skip")}
         writer.write_document({

@@ -1,5 +1,5 @@
-"""What part of a transformer a tensor is, told from its name. For reading only: no arithmetic depends on it, so a family
-that is not known here is shown as `other` and works like any."""
+"""What part of a transformer a tensor is, told from its name. For reading only: no arithmetic depends on it, so a
+family that is not known here is shown as `other` and works like any."""
 
 _KINDS: dict[str, tuple[str, ...]] = {
     "embedding": (

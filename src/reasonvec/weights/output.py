@@ -62,6 +62,11 @@ class Staging:
             count = os.pwrite(self.file(name), view, offset)
             view, offset = view[count:], offset + count
 
+    def put(self, name: str, content: bytes) -> None:
+        """Write a small file whole, over what an interrupted run may have left of it."""
+        self.file(name, len(content))
+        self.write(name, 0, content)
+
     def finish(self, unit: str, record: Any, nbytes: int) -> None:
         """Note that `unit`, `nbytes` of data, is written; now and then put data and journal on the disk."""
         self.finished[unit] = record
@@ -91,7 +96,6 @@ class Staging:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._lock)
             raise OutputError(
                 f"{self.out} is being written by another process at this moment (it holds {self.root / 'lock'}). "
                 f"Wait for it, or choose another --out."
@@ -184,7 +188,11 @@ def staged(
     try:
         staging.begin(resume=resume, restart=force and not resume)
     except OSError as error:
+        staging.release()
         raise _write_error(out, error) from error
+    except OutputError:
+        staging.release()
+        raise
     try:
         _check_space(staging, needed)
         yield staging

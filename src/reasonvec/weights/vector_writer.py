@@ -133,16 +133,18 @@ class VectorWriter:
         The large files need none of their own: each delta has its checksum, and their headers are in the document.
         """
         large = {self._staging.finished[name]["file"] for name in self._shapes}
-        files = file_checksums(self._staging, without=large)
-        self._staging.write(DOCUMENT, 0, format_document({**document, "files": files}))
+        files = file_checksums(self._staging, DOCUMENT, without=large)
+        self._staging.put(DOCUMENT, format_document({**document, "files": files}))
 
 
-def file_checksums(staging: Staging, without: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file written so far, by name; of those in `without` the size alone."""
+def file_checksums(staging: Staging, document: str, without: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file but the `document` they go into, by name; of those in `without` the size alone."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(staging.output.rglob("*")):
         if path.is_file():
             name = path.relative_to(staging.output).as_posix()
+            if name == document:
+                continue  # left by a run that was killed after it had written it
             found[name] = {"bytes": path.stat().st_size}
             if name not in without:
                 found[name]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -158,4 +160,4 @@ def write_small_tensors(staging: Staging, name: str, arrays: Mapping[str, np.nda
     content.write(header)
     for key in ordered:
         content.write(arrays[key].tobytes())
-    staging.write(name, 0, content.getvalue())
+    staging.put(name, content.getvalue())

@@ -158,7 +158,7 @@ class _Tensor:
 def _write_donor(staging: Staging, base: Checkpoint, names: Mapping[str, Any], reader: TensorReader) -> None:
     """Keep what `check` needs to know of the base donor: its small files and a sample of its weights."""
     for name in base.small_files():
-        staging.write(f"{DONOR}/{name}", 0, base.text(name) or b"")
+        staging.put(f"{DONOR}/{name}", base.text(name) or b"")
     write_small_tensors(staging, str(SAMPLE), {name: sample(base, name, reader) for name in names})
 
 

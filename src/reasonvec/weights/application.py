@@ -344,13 +344,13 @@ class Job:
                 for shard in shards:
                     self._write_shard(shard, staging, reader, progress)
             for name, content in small.items():
-                staging.write(name, 0, content)
+                staging.put(name, content)
             if len(shards) > 1:
-                staging.write(INDEX, 0, _index(shards))
+                staging.put(INDEX, _index(shards))
             check_unchanged(self.inputs, identity)
             realised = self._realised(staging.finished)
             # written last: its presence means that the checkpoint is whole
-            staging.write(RECEIPT, 0, self._receipt(staging, shards, realised))
+            staging.put(RECEIPT, self._receipt(staging, shards, realised))
         return realised
 
     def _write_shard(self, shard: Shard, staging: Staging, reader: TensorReader, progress: Progress) -> None:
@@ -417,7 +417,7 @@ class Job:
             "target": describe_checkpoint(self.target, {n: records[n]["input_sha256"] for n in self.target.tensors}),
             **described, "options": self.options.to_json(), "realised_alpha": realised.to_json(),
             "warnings": list(self.warnings), "fingerprint": fingerprint(outputs),
-            "files": file_checksums(staging, without=weights),
+            "files": file_checksums(staging, RECEIPT, without=weights),
             "tensors": {entry.name: digest for entry, digest in sorted(outputs, key=lambda pair: pair[0].name)},
         })  # fmt: skip
 

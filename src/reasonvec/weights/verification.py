@@ -10,7 +10,7 @@ import numpy as np
 
 from reasonvec.errors import CheckpointError, IncompatibleError, VectorError, VerificationError
 from reasonvec.weights.alignment import NameFilter, match_donors
-from reasonvec.weights.apply import Job, Options, plan_apply, plan_transfer
+from reasonvec.weights.application import Job, Options, plan_apply, plan_transfer
 from reasonvec.weights.checkpoint import open_checkpoint, tensor_reader
 from reasonvec.weights.hub import locate_checkpoint
 from reasonvec.weights.receipt import read_receipt

@@ -1,0 +1,48 @@
+# Everything a newcomer types. `make demo` and `make test` set up what is missing first.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types docs torture bench lab-seeds clean
+
+BIN := .venv/bin
+DEMO ?= demo
+export PYTHON
+
+help: ## say what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: ## make .venv with all that tests and demo need
+	@scripts/setup
+
+demo: setup ## the whole method from nothing, some minutes; writes demo/report.html
+	@echo "demo: training donors and target, moving the vector, measuring; results go to $(DEMO)/"
+	@$(BIN)/reasonvec demo --out $(DEMO) $(if $(SEED),--seed $(SEED))
+
+test: setup ## the tests
+	@echo "test: running the tests (make torture runs the long ones too)"
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: setup lint types docs-check test ## lint, types, documents, tests
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+docs: setup ## write docs/cli.md from the commands' help
+	@$(BIN)/python scripts/cli_reference.py docs/cli.md
+
+.PHONY: docs-check
+docs-check: setup
+	@$(BIN)/python scripts/cli_reference.py --check docs/cli.md
+
+torture: setup ## kill extract, apply and transfer at every instant; long
+	@REASONVEC_TORTURE=1 $(BIN)/python -m pytest -q tests/weights/test_output.py -k kill
+
+bench: setup ## build Qwen2.5-0.5B-shaped checkpoints and time the weight commands on them
+	@$(BIN)/python benchmarks/weights.py
+
+lab-seeds: setup ## five fresh seeds of the demo; writes the table in docs/lab.md
+	@$(BIN)/python benchmarks/lab_seeds.py
+
+clean: ## remove what was made, .venv excepted
+	@rm -rf demo bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

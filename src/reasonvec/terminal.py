@@ -1,0 +1,199 @@
+"""What the commands show people: tables and paragraphs for rich, from the values that the functions return. Fits 80
+columns. Text from files is never read as markup.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from reasonvec.weights.analysis import Change, Inspection
+from reasonvec.weights.comparison import Comparison, Pair
+from reasonvec.weights.compatibility import CheckReport
+from reasonvec.weights.lineage import Distance, Lineage
+
+_COLOURS = {"blocking": "bold red", "warning": "yellow", "note": "cyan"}
+_BAR = 16
+
+
+def inspection(inspection: Inspection) -> RenderableType:
+    """A vector at a glance: the whole, its donors, then a row for each layer and each kind of module."""
+    parts: list[RenderableType] = [_facts(_whole(inspection)), _layers(inspection), _kinds(inspection)]
+    if sum(inspection.steps):
+        parts.append(_steps(inspection.to_json()["steps"]))
+    if inspection.relation:
+        parts.append(_relation(inspection.relation))
+    return Group(*parts)
+
+
+def comparison(comparison: Comparison) -> RenderableType:
+    """The vectors with a number each, then every pair of them, overall and by layer."""
+    vectors = _table("vector", "", "norm")
+    for number, (name, norm) in enumerate(zip(comparison.vectors, comparison.norms, strict=True), 1):
+        vectors.add_row(str(number), _safe(name), f"{norm:.4g}")
+    name_column = vectors.columns[1]
+    name_column.justify, name_column.overflow, name_column.no_wrap = "left", "fold", False
+    return Group(vectors, *(_pair(pair, comparison) for pair in comparison.pairs))
+
+
+def check_report(report: CheckReport) -> RenderableType:
+    """Every finding with its evidence and advice, the distances by layer, and last whether the vector fits."""
+    parts: list[RenderableType] = []
+    for finding in report.findings:
+        head = Text.assemble((finding.level, _COLOURS[finding.level]), "  ", (_safe(finding.title), "bold"))
+        parts += [head, Padding(Text(_safe(finding.evidence)), (0, 0, 0, 2))]
+        parts.append(Padding(Text(f"→ {_safe(finding.advice)}", style="dim"), (0, 0, 1, 2)))
+    if report.lineage:
+        parts.append(_lineage(report.lineage))
+    parts.append(_conclusion(report))
+    return Group(*parts)
+
+
+def _safe(text: str) -> str:
+    """Without what could steer a terminal; line breaks stay."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, collapse_padding=True)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    return table
+
+
+def _facts(rows: Sequence[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(_safe(value)))
+    return table
+
+
+def _whole(inspection: Inspection) -> list[tuple[str, str]]:
+    total = inspection.total
+    rows = [("vector", inspection.name)]
+    if control := inspection.document.get("control"):
+        rows.append(("control", f"{control['kind']}, seed {control['seed']}"))
+    for role in ("tuned", "base"):
+        donor = inspection.document.get("donors", {}).get(role)
+        if donor:
+            revision = f"  ({donor['revision'][:12]})" if donor.get("revision") else ""
+            rows.append((role, f"{donor['location']}{revision}"))
+    rows += [
+        ("parameters", f"{total.parameters:,} in {len(inspection.tensors)} tensors, {_size(inspection.nbytes)}"),
+        ("norm", f"{total.norm:.4g}, {_percent(total.relative_norm, 2)} of the weights' norm"),
+        ("unchanged", f"{_percent(total.unchanged_share)} of the entries"),
+    ]
+    if inspection.rounding_share:
+        rows.append(("rounding", f"up to {_percent(inspection.rounding_share)} of the norm: the donors' dtypes differ"))
+    return rows
+
+
+def _layers(inspection: Inspection) -> Table:
+    rows = {"outside" if layer is None else str(layer): change for layer, change in inspection.layers.items()}
+    return _changes("layer", rows, {})
+
+
+def _kinds(inspection: Inspection) -> Table:
+    return _changes("kind", inspection.kinds, inspection.energies)
+
+
+def _changes(what: str, rows: Mapping[str, Change], energies: Mapping[str, Mapping[int, float]]) -> Table:
+    ranks = sorted({rank for shares in energies.values() for rank in shares})
+    table = _table(what, "parameters", "norm", "relative", "unchanged", *(f"top {rank}" for rank in ranks))
+    for name, change in rows.items():
+        shares = [_percent(energies.get(name, {}).get(rank), 0) for rank in ranks]
+        table.add_row(
+            name,
+            f"{change.parameters:,}",
+            f"{change.norm:.3g}",
+            _percent(change.relative_norm, 2),
+            _percent(change.unchanged_share),
+            *shares,
+        )
+    if ranks:
+        table.caption = "top k: energy in the k largest singular values"
+        table.caption_justify = "left"
+    return table
+
+
+def _steps(steps: Mapping[str, Any]) -> Table:
+    table = _table("units in the last place", "entries", "")
+    total = sum(steps["counts"])
+    for label, count in zip(steps["bins"], steps["counts"], strict=True):
+        if count:
+            table.add_row(label, _percent(count / total, 2), Text("█" * round(_BAR * count / total), style="blue"))
+    table.columns[2].justify = "left"
+    return table
+
+
+def _relation(relation: Mapping[str, Any]) -> RenderableType:
+    colour = "yellow" if relation["case"] in ("parallel", "unclear") else "green"
+    rows = [
+        ("ancestor", str(relation["ancestor"])),
+        ("norms", f"v {relation['norm_v']:.4g}, base − ancestor {relation['norm_s']:.4g}, "
+                  f"tuned − ancestor {relation['norm_g']:.4g}"),
+        ("cosines", f"v, base {_number(relation['cosine_v_s'])}; v, tuned {_number(relation['cosine_v_g'])}; "
+                    f"base, tuned {_number(relation['cosine_s_g'])}"),
+    ]  # fmt: skip
+    head = Text.assemble(("donors: ", "dim"), (_safe(str(relation["case"])), f"bold {colour}"))
+    return Group(head, _facts(rows), Text(_safe(str(relation["explanation"]))))
+
+
+def _pair(pair: Pair, comparison: Comparison) -> Table:
+    title = f"{pair.first + 1} and {pair.second + 1}"
+    table = _table("layer", "cosine", "same sign", "both changed", "norm", "norm", title=title)
+    for layer, likeness in {"all": pair.overall, **pair.layers}.items():
+        norms = comparison.norms if layer == "all" else comparison.layer_norms[layer]
+        table.add_row(
+            layer,
+            _number(likeness.cosine),
+            _percent(likeness.sign_agreement),
+            _percent(likeness.both_changed_share),
+            f"{norms[pair.first]:.3g}",
+            f"{norms[pair.second]:.3g}",
+            style="bold" if layer == "all" else None,
+        )
+    return table
+
+
+def _lineage(lineage: Lineage) -> Table:
+    table = _table("layer", "distance", "cosine", "verdict", title="Target and base donor, sampled weights")
+    distances: dict[str, Distance] = {"all": lineage.overall, **lineage.layers}
+    for layer, distance in distances.items():
+        verdict = distance.verdict or "cannot tell"
+        table.add_row(layer, _percent(distance.relative), _number(distance.cosine), verdict,
+                      style="bold" if layer == "all" else None)  # fmt: skip
+    return table
+
+
+def _conclusion(report: CheckReport) -> Text:
+    def count(level: str) -> int:
+        return sum(finding.level == level for finding in report.findings)
+
+    if not report.fits:
+        return Text(f"Does not fit: {count('blocking')} blocking.", style="bold red")
+    warnings = count("warning")
+    note = f", with {warnings} warning{'s' * (warnings > 1)} above" if warnings else ""
+    return Text(f"Fits{note}.", style="bold yellow" if warnings else "bold green")
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "–" if share is None else f"{share:.{digits}%}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _size(nbytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes} bytes"

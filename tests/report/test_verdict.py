@@ -1,0 +1,88 @@
+"""The short answer is honest in every case: each test makes the numbers of one case and reads the words."""
+
+from reasonvec.report.verdict import verdict
+
+from .build import difference, measurements
+
+ADDED = difference("target+1.0v", 18.0)
+CONTROLS = (difference("random-1", -0.4), difference("random-2", 1.6), difference("permuted", -1.8))
+
+
+def test_a_gain_beyond_the_controls_is_a_yes() -> None:
+    said = verdict(measurements(ADDED, difference("target-1.0v", -14.8), *CONTROLS))
+    found = dict(said.findings)
+    assert said.answer == "gain"
+    assert said.headline == "Yes, it helped: with the vector, about 18 more problems in every hundred were solved."
+    assert "+18.0 points is hard to explain by luck (95\u00a0% interval +14.0 to +22.0" in found["Added"]
+    assert "Three meaningless vectors" in found["Controls"]
+    assert "changed the result by −1.8 to +1.6 points; even the low end" in found["Controls"]
+    assert "cost 14.8 points" in found["Subtracted"]
+    assert "A warning" not in found
+
+
+def test_a_gain_whose_interval_reaches_the_controls_is_only_probable() -> None:
+    said = verdict(measurements(ADDED, difference("random-1", 15.0)))
+    assert said.answer == "gain-unsure"
+    assert said.headline.startswith("It probably helped")
+
+
+def test_a_gain_that_a_random_vector_reaches_too_is_no_yes() -> None:
+    said = verdict(measurements(ADDED, difference("random-1", 18.5)))
+    assert said.answer == "gain-like-controls"
+    assert "a meaningless vector did as much" in said.headline
+    assert "cannot be what helped" in dict(said.findings)["Controls"]
+
+
+def test_a_gain_without_controls_says_that_the_cause_is_open() -> None:
+    said = verdict(measurements(ADDED))
+    assert said.answer == "gain-uncontrolled"
+    assert "cause stays open" in said.headline
+
+
+def test_a_loss_is_a_no() -> None:
+    said = verdict(measurements(difference("target+1.0v", -9.4), *CONTROLS))
+    assert said.answer == "loss"
+    assert said.headline == "No, it hurt: with the vector, about 9 fewer problems in every hundred were solved."
+
+
+def test_a_small_change_is_no_effect_however_it_points() -> None:
+    for points in (3.0, -3.0, 0.0):
+        said = verdict(measurements(difference("target+1.0v", points), *CONTROLS))
+        assert said.answer == "unclear"
+        assert "may well be luck" in dict(said.findings)["Added"]
+
+
+def test_a_gain_at_home_with_sure_losses_elsewhere_is_mixed() -> None:
+    said = verdict(measurements(ADDED, difference("target+1.0v", -8.0, kind="big"), *CONTROLS))
+    assert said.answer == "gain-mixed"
+    assert "a gain on 1, a loss on 1" in dict(said.findings)["Elsewhere"]
+
+
+def test_one_loss_in_many_that_luck_would_give_does_not_make_a_headline() -> None:
+    others = [difference("target+1.0v", 0.0, kind=f"kind {n}") for n in range(8)]
+    lucky = difference("target+1.0v", -5.0, kind="big", p=0.03)  # times ten comparisons: Holm's 0.27
+    assert verdict(measurements(ADDED, lucky, *others, *CONTROLS)).answer == "gain"
+
+
+def test_subtracting_that_also_gains_counts_against_the_vector() -> None:
+    said = verdict(measurements(ADDED, difference("target-1.0v", 9.0), *CONTROLS))
+    assert "speaks against a meaningful direction" in dict(said.findings)["Subtracted"]
+
+
+def test_kinds_that_no_donor_saw_are_counted_apart() -> None:
+    unseen = [difference("target+1.0v", points, kind=kind) for kind, points in (("big", 9.0), ("shuf", 1.0))]
+    said = verdict(measurements(ADDED, *unseen, difference("target+1.0v", 12.0, kind="sym"), *CONTROLS))
+    assert dict(said.findings)["Elsewhere"] == (
+        "Over all 4 kinds of problem there is a gain on 3, a loss on 0, and no clear change on 1. "
+        "Of the 3 kinds that the donors were not fine-tuned on, 2 gained."
+    )
+
+
+def test_a_donor_that_did_not_improve_is_pointed_out() -> None:
+    said = verdict(measurements(ADDED, *CONTROLS, donors=(270, 260)))
+    assert "54.0\u00a0% before, 52.0\u00a0% after, on “Sym”" in dict(said.findings)["A warning"]
+
+
+def test_without_a_paired_difference_there_is_no_answer() -> None:
+    assert verdict(measurements()).answer == "unmeasured"
+    assert verdict(measurements(difference("target-1.0v", -5.0))).answer == "unmeasured"

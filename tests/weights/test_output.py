@@ -1,0 +1,238 @@
+"""Promise 4, crash-safe: a run killed at any instant leaves nothing visible or a complete result, and resumes."""
+
+import errno
+import os
+import signal
+import warnings
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+from reasonvec.errors import CheckpointError, OutputError
+from reasonvec.weights import apply, extract, output, transfer
+from reasonvec.weights.safetensors_header import read_header
+from tests.checkpoints import everything_under, moved, random_tensors, write
+
+CALLS = ("pwrite", "fsync", "ftruncate", "rename")
+"""What changes the disk; a kill between any two of them is a different state to be left behind."""
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    base = random_tensors(0)
+    for name, tensors in (("base", base), ("tuned", moved(base, 1)), ("target", moved(base, 2))):
+        write(tmp_path / name, tensors)
+    extract(tuned=tmp_path / "tuned", base=tmp_path / "base", out=tmp_path / "vector")
+    monkeypatch.setattr(output, "COMMIT_BYTES", 1)  # every tensor is committed, as in a large model
+    return tmp_path
+
+
+def run(operation, root, out, **options):
+    donors = {"tuned": root / "tuned", "base": root / "base"}
+    if operation == "extract":
+        return extract(**donors, out=out, **options)
+    if operation == "transfer":
+        return transfer(**donors, target=root / "target", out=out, alpha=0.7, **options)
+    return apply(vectors=[(root / "vector", 0.7)], target=root / "target", out=out, **options)
+
+
+def contents(path):
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def in_a_child(work, kill_at=None):
+    """Run `work` in a forked process that kills itself at the given call that changes the disk; the number of calls."""
+    readable, writable = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside NumPy's idle threads
+        child = os.fork()
+    if child == 0:
+        calls = 0
+
+        def counted(original):
+            def call(*arguments, **keywords):
+                nonlocal calls
+                calls += 1
+                if calls == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*arguments, **keywords)
+
+            return call
+
+        for name in CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os.write(writable, str(calls).encode())
+            os._exit(status)
+    os.close(writable)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(readable) as pipe:
+        told = pipe.read()
+    assert status == 0 or (kill_at and os.WTERMSIG(status) == signal.SIGKILL)
+    return int(told or 0)
+
+
+@pytest.mark.parametrize("operation", ["extract", "apply", "transfer"])
+def test_a_kill_at_any_instant_leaves_nothing_or_everything_and_resumes(root, operation):
+    run(operation, root, root / "whole")
+    expected = contents(root / "whole")
+    calls = in_a_child(lambda: run(operation, root, root / "out"))
+    assert contents(root / "out") == expected
+    instants = np.random.default_rng(0).choice(np.arange(1, calls + 1), size=min(calls, 25), replace=False)
+    for instant in sorted(instants.tolist()):
+        out = root / f"out{instant}"
+        in_a_child(lambda out=out: run(operation, root, out), kill_at=instant)
+        assert not out.exists() or contents(out) == expected
+        if not out.exists():
+            run(operation, root, out, resume=True)
+        else:  # killed between the last rename and the clearing up; the next run takes the empty staging directory away
+            run(operation, root, out, force=True)
+        assert contents(out) == expected, f"killed at call {instant} of {calls}"
+        assert not [name for name in everything_under(root) if f".out{instant}.reasonvec" in name]
+
+
+def test_resuming_does_not_compute_finished_tensors_again(root, monkeypatch):
+    from reasonvec.weights import application
+
+    done = []
+    original = application.Job.compute
+
+    def compute(self, name, reader, sink):
+        done.append(name)
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        return original(self, name, reader, sink)
+
+    monkeypatch.setattr(application.Job, "compute", compute)
+    with pytest.raises(KeyboardInterrupt):
+        run("apply", root, root / "out")
+    assert not (root / "out").exists()
+    assert (root / ".out.reasonvec-partial").is_dir()
+    run("apply", root, root / "out", resume=True)
+    assert done[4] == done[5]
+    assert len(done) == len(read_header(root / "target/model.safetensors")[0]) + 1
+
+
+def test_an_unfinished_run_is_neither_lost_nor_mixed(root, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        run("apply", root, root / "out", progress=interrupt)
+    with pytest.raises(OutputError, match=r"holds an unfinished run .* --resume to continue it, or --force"):
+        run("apply", root, root / "out")
+    os.utime(root / "target/model.safetensors", ns=(1, 1))
+    with pytest.raises(OutputError, match="begun with other inputs or options: inputs differ"):
+        run("apply", root, root / "out", resume=True)
+    run("apply", root, root / "out", force=True)
+    assert (root / "out").is_dir()
+
+
+def interrupt(nbytes):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("operation", ["extract", "apply", "transfer"])
+def test_an_existing_output_is_never_overwritten(root, operation):
+    run(operation, root, root / "out")
+    before = contents(root / "out")
+    with pytest.raises(OutputError, match=r"exists already and is never overwritten.*--force"):
+        run(operation, root, root / "out")
+    assert contents(root / "out") == before
+    (root / "out/stale.safetensors").write_text("of an earlier run")
+    run(operation, root, root / "out", force=True)
+    assert contents(root / "out") == before
+
+
+def test_force_replaces_only_what_reasonvec_made(root):
+    (root / "mine").mkdir()
+    (root / "mine/thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="was not made by reasonvec"):
+        run("apply", root, root / "mine", force=True)
+    assert (root / "mine/thesis.tex").read_text() == "years of work"
+    for name in ("target", "base"):
+        with pytest.raises(OutputError, match="one directory"):
+            run("transfer", root, root / name, force=True)
+    with pytest.raises(OutputError, match="one lies in the other"):
+        run("apply", root, root / "target/out")
+
+
+def test_a_missing_parent_is_a_clear_error(root):
+    with pytest.raises(OutputError, match="so out cannot be made in it"):
+        run("apply", root, root / "no/such/out")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"), (errno.EIO, "error")],
+)
+@pytest.mark.parametrize("committed", [False, True])
+def test_write_errors_leave_nothing_or_name_what_is_kept(root, monkeypatch, code, words, committed):
+    if not committed:
+        monkeypatch.setattr(output, "COMMIT_BYTES", 1 << 30)
+    original, calls = os.pwrite, 0
+
+    def failing(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls > 6:
+            raise OSError(code, os.strerror(code))
+        return original(*arguments)
+
+    before = everything_under(root)
+    monkeypatch.setattr(os, "pwrite", failing)
+    with pytest.raises(OutputError, match=words) as caught:
+        run("apply", root, root / "out")
+    monkeypatch.setattr(os, "pwrite", original)
+    if committed:
+        assert "--resume" in str(caught.value)
+        run("apply", root, root / "out", resume=True)
+    else:
+        assert "Nothing was left behind" in str(caught.value)
+        assert everything_under(root) == before
+
+
+def test_a_short_write_is_continued(root, monkeypatch):
+    run("apply", root, root / "whole")
+    original = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: original(fd, data[:100], at))
+    run("apply", root, root / "out")
+    assert contents(root / "out") == contents(root / "whole")
+
+
+@pytest.mark.parametrize("operation", ["extract", "apply", "transfer"])
+def test_a_disk_too_small_is_found_before_the_first_byte(root, monkeypatch, operation):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(output.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    before = everything_under(root)
+    with pytest.raises(OutputError, match=r"needs 0.00 GB and the disk has 0.00 GB free. Nothing was written"):
+        run(operation, root, root / "out")
+    assert everything_under(root) == before
+
+
+def test_two_processes_cannot_write_one_output(root):
+    other = output.Staging(root / "out", {})
+    other.begin(resume=False, restart=False)
+    try:
+        with pytest.raises(OutputError, match="being written by another process"):
+            run("apply", root, root / "out")
+    finally:
+        other.discard()
+    run("apply", root, root / "out")
+
+
+def test_an_input_that_changes_during_the_run_is_noticed(root):
+    changed = False
+
+    def touch(nbytes):
+        nonlocal changed
+        if not changed:
+            os.utime(root / "target/config.json", ns=(1, 1))
+            changed = True
+
+    before = everything_under(root)
+    with pytest.raises(CheckpointError, match=r"config.json changed while it was being read"):
+        run("apply", root, root / "out", progress=touch)
+    assert everything_under(root) == before
