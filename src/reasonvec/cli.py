@@ -40,7 +40,7 @@ def _fail(error: Exception, status: int) -> None:
     raise click.exceptions.Exit(status)
 
 
-class _Alpha(click.ParamType):
+class _Alpha(click.ParamType):  # type: ignore[type-arg]
     """VECTOR or VECTOR@ALPHA."""
 
     name = "vector[@alpha]"
@@ -57,7 +57,7 @@ class _Alpha(click.ParamType):
             return value, None  # a Hub revision
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg]
     """A number of bytes with an optional unit."""
 
     name = "size"
@@ -249,7 +249,7 @@ def inspect(vector: str, plot: Path | None, as_json: bool, **arguments: Any) -> 
     """Show what is in a vector: by tensor, layer and kind of module."""
     from reasonvec import terminal
     from reasonvec.weights import inspect as run
-    from reasonvec.weights.analysis import plot_inspection
+    from reasonvec.weights.figure import plot_inspection
 
     inspection = run(vector, **arguments)
     if plot:

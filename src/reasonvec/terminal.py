@@ -12,9 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from reasonvec.weights.analysis import Change, Inspection
+from reasonvec.weights.application import Application
 from reasonvec.weights.comparison import Comparison, Pair
 from reasonvec.weights.compatibility import CheckReport
+from reasonvec.weights.extraction import Extraction
 from reasonvec.weights.lineage import Distance, Lineage
+from reasonvec.weights.verification import Verification
 
 _COLOURS = {"blocking": "bold red", "warning": "yellow", "note": "cyan"}
 _BAR = 16
@@ -51,6 +54,44 @@ def check_report(report: CheckReport) -> RenderableType:
         parts.append(_lineage(report.lineage))
     parts.append(_conclusion(report))
     return Group(*parts)
+
+
+def extraction(extraction: Extraction) -> RenderableType:
+    """What `extract` made."""
+    made = extraction.to_json()
+    relative = made["norm"] / made["base_norm"] if made["base_norm"] else None
+    facts = [
+        ("vector", made["path"]),
+        ("tensors", f"{made['tensors']}, {made['parameters']:,} parameters"),
+        ("unchanged", f"{_percent(made['unchanged_share'], 2)} of the entries"),
+        ("norm", f"{_number(made['norm'])}, {_percent(relative, 3)} of the base donor's weights"),
+    ]
+    if made["left_out"]:
+        facts.append(("left out", f"{len(made['left_out'])} tensors"))
+    if extraction.relation:
+        facts.append(("donors", f"{extraction.relation.case}: {extraction.relation.explanation}"))
+    return _facts(facts)
+
+
+def application(application: Application) -> RenderableType:
+    """What `apply` or `transfer` did, or would do."""
+    total = sum(application.shards.values())
+    wrote = "would write" if application.realised is None else "wrote"
+    facts = [
+        (wrote, f"{application.out}: {_size(total)} in {len(application.shards)} file(s)"),
+        ("changed", f"{application.changed_tensors} tensors"),
+        ("kept", f"{application.kept_tensors} tensors, bit for bit"),
+    ]
+    if application.realised:
+        facts.append(("realised", f"{_percent(application.realised.overall, 2)} of the requested change"))
+    return _facts(facts)
+
+
+def verification(verification: Verification) -> RenderableType:
+    """That all of it holds."""
+    how = "computed again from the inputs, bit for bit" if verification.recomputed else "by their checksums"
+    return Text(f"yes: {verification.path} is what it says it is ({verification.kind}, {verification.tensors} tensors "
+                f"verified {how}).")  # fmt: skip
 
 
 def _safe(text: str) -> str:

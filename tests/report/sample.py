@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from reasonvec.evaluation.statistics import paired_difference
+from reasonvec.weights.arithmetic import STEP_BINS
 
 PROBLEMS = 500
 ALPHAS = (-1.0, -0.5, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -185,11 +186,11 @@ def _tensor(
     relative = float(0.006 * generator.uniform(0.7, 1.3) * (0.1 if kind == "norm" else 1))
     unchanged = float(generator.uniform(0.2, 0.35))
     moved = parameters - round(parameters * unchanged)
-    counts = [parameters - moved, moved // 2, moved // 4, moved // 8, moved - moved // 2 - moved // 4 - moved // 8]
+    counts = [parameters - moved, *(moved // 2**power for power in range(1, 10))]
     return {
         "name": name, "layer": layer, "kind": kind, "shape": shape, "dtype": "bfloat16", "parameters": parameters,
         "norm": relative * 0.1 * parameters**0.5, "relative_norm": relative, "unchanged_share": unchanged,
-        "steps": {"bins": ["0", "1", "2", "3-4", "5+"], "counts": counts},
+        "steps": {"bins": list(STEP_BINS), "counts": counts},
         "energy": {"1": 0.24, "4": 0.6, "16": 0.92} if len(shape) == 2 else None,
     }  # fmt: skip
 

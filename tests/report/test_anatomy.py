@@ -18,8 +18,9 @@ def test_tensors_of_one_cell_are_pooled_in_squares() -> None:
     assert read is not None
     assert read.layers == ("outside layers", "layer 0")
     assert read.kinds == ("embedding", "q")
-    assert read.relative_norms[0] == (pytest.approx(0.01), None)
-    assert read.relative_norms[1] == (None, pytest.approx(sqrt(1.25 / 500)))
+    assert {(layer, kind): value for layer, kind, value in read.cells()} == pytest.approx(
+        {("outside layers", "embedding"): 0.01, ("layer 0", "q"): sqrt(1.25 / 500)}
+    )
 
 
 def test_tensors_without_numbers_are_left_out() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,8 +104,13 @@ def test_data_cannot_leave_its_json_element() -> None:
         ),
     ],
 )
-def test_much_may_be_missing(given: dict) -> None:  # type: ignore[type-arg]
-    vectors = (None, {}, {"tensors": [{}]}, {"kinds": [{"kind": "q"}], "layers": [{}], "tensors": [{"norm": None}]})
+def test_much_may_be_missing(given: dict[str, Any]) -> None:
+    vectors: tuple[dict[str, Any] | None, ...] = (
+        None,
+        {},
+        {"tensors": [{}]},
+        {"kinds": [{"kind": "q"}], "layers": [{}], "tensors": [{"norm": None}]},
+    )
     for vector in vectors:
         words = read(render_report(results=given, story={}, vector=vector, provenance=[{}])).words
         assert "The short answer" in words

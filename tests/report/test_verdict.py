@@ -1,5 +1,7 @@
 """The short answer is honest in every case: each test makes the numbers of one case and reads the words."""
 
+import pytest
+
 from reasonvec.report.verdict import verdict
 
 from .build import difference, measurements
@@ -64,9 +66,24 @@ def test_one_loss_in_many_that_luck_would_give_does_not_make_a_headline() -> Non
     assert verdict(measurements(ADDED, lucky, *others, *CONTROLS)).answer == "gain"
 
 
-def test_subtracting_that_also_gains_counts_against_the_vector() -> None:
-    said = verdict(measurements(ADDED, difference("target-1.0v", 9.0), *CONTROLS))
-    assert "speaks against a meaningful direction" in dict(said.findings)["Subtracted"]
+@pytest.mark.parametrize(
+    ("added", "subtracted", "said"),
+    [
+        (
+            18.0,
+            -14.8,
+            "instead cost 14.8 points (95\u00a0% interval −18.8 to −10.8, p\u00a0=\u00a01\u00a0×\u00a010⁻⁶).",
+        ),
+        (18.0, 9.0, "also gained 9.0 points"),
+        (18.0, 9.0, "speaks against a meaningful direction"),
+        (-9.0, 9.0, "points the wrong way"),
+        (-9.0, -9.0, "also cost 9.0 points"),
+        (18.0, 1.0, "made no clear difference: +1.0 points"),
+    ],
+)
+def test_subtracting_is_read_against_adding(added: float, subtracted: float, said: str) -> None:
+    given = (difference("target+1.0v", added), difference("target-1.0v", subtracted))
+    assert said in dict(verdict(measurements(*given, *CONTROLS)).findings)["Subtracted"]
 
 
 def test_kinds_that_no_donor_saw_are_counted_apart() -> None:

@@ -25,9 +25,7 @@ def evaluate_checkpoint(
     """Answer `problems` greedily with the checkpoint at a path and grade them; outcomes in the problems' order."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    return evaluate(
-        model, tokenizer, problems, max_new_tokens=max_new_tokens, batch_size=batch_size, grader=grader
-    )
+    return evaluate(model, tokenizer, problems, max_new_tokens=max_new_tokens, batch_size=batch_size, grader=grader)
 
 
 def evaluate(
@@ -71,7 +69,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Proble
     return prompts
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def generate(
     model: PreTrainedModel,
     prompts: Sequence[list[int]],

@@ -94,8 +94,8 @@ def _newcombe(*, both: int, gained: int, lost: int, n: int, confidence: float) -
     baseline_limits = wilson_interval(baseline, n, confidence=confidence)
     arm_below, arm_above = arm / n - arm_limits.low, arm_limits.high - arm / n
     baseline_below, baseline_above = baseline / n - baseline_limits.low, baseline_limits.high - baseline / n
-    cross = both * neither - gained * lost
-    cross = max(cross - n / 2, 0) if cross > 0 else cross  # his continuity correction of phi
+    cross = float(both * neither - gained * lost)
+    cross = max(cross - n / 2, 0.0) if cross > 0 else cross  # his continuity correction of phi
     margins = arm * (n - arm) * baseline * (n - baseline)
     phi = cross / sqrt(margins) if margins else 0.0
     difference = (gained - lost) / n

@@ -23,7 +23,10 @@ def pretrain(
     *,
     on_step: Callable[[int, float], None],
 ) -> None:
-    """Train `model` in place to continue `documents`; `on_step` hears of every step and its loss."""
+    """Train `model` in place to answer `documents`; `on_step` hears of every step and its loss.
+
+    The loss is on the answers: what a question asks for is drawn at random, and predicting it teaches nothing.
+    """
     matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "layers" in name]
     in_matrices = {id(weight) for weight in matrices}
     rest = [weight for weight in model.parameters() if id(weight) not in in_matrices]
@@ -42,6 +45,10 @@ def pretrain(
     model.eval()
 
 
+Text = tuple[list[int], list[int]]
+"""Token ids of a question and of its answer."""
+
+
 class Muon:
     """Momentum whose every step is replaced by the nearest orthogonal matrix; for 2-D weights only.
 
@@ -56,7 +63,7 @@ class Muon:
             self.by_shape.setdefault(weight.shape, []).append(weight)
         self.velocity = {shape: torch.zeros(len(same), *shape) for shape, same in self.by_shape.items()}
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, learning_rate: float) -> None:
         """One update from the weights' gradients; `learning_rate` is scaled by sqrt(max(1, rows / columns))."""
         for shape, weights in self.by_shape.items():
@@ -90,40 +97,42 @@ def _schedule(step: int, settings: Pretraining) -> float:
     return 0.05 + 0.95 * (1 + cos(pi * done)) / 2
 
 
-def _batches(
-    tokenizer: Qwen2Tokenizer, documents: Iterator[Document], settings: Pretraining
-) -> Iterator[list[list[int]]]:
-    """`settings.steps` batches of token ids."""
+def _batches(tokenizer: Qwen2Tokenizer, documents: Iterator[Document], settings: Pretraining) -> Iterator[list[Text]]:
+    """`settings.steps` batches of texts as token ids."""
     for _ in range(settings.steps):
-        texts = [_text(document) + tokenizer.eos_token for document in islice(documents, settings.batch)]
-        yield tokenizer(texts)["input_ids"]
+        batch = list(islice(documents, settings.batch))
+        questions = tokenizer([_question(document) for document in batch])["input_ids"]
+        answers = tokenizer([f" {document.completion}{tokenizer.eos_token}" for document in batch])["input_ids"]
+        yield list(zip(questions, answers, strict=True))
 
 
-def _text(document: Document) -> str:
-    """The whole text of a document but its end token."""
-    if document.chat:
-        return f"<|user|> {document.prompt}<|assistant|> {document.completion}"
-    return f"{document.prompt} {document.completion}"
+def _question(document: Document) -> str:
+    return f"<|user|> {document.prompt}<|assistant|>" if document.chat else document.prompt
 
 
-def _accumulate_gradient(model: Qwen2ForCausalLM, texts: list[list[int]], pad_token_id: int) -> float:
-    """Add the gradient of the mean loss per token to the model's; in three parts by length, to pad less."""
-    texts = sorted(texts, key=len)
-    tokens = sum(map(len, texts))
+def _accumulate_gradient(model: Qwen2ForCausalLM, texts: list[Text], pad_token_id: int) -> float:
+    """Add the gradient of the mean loss per answer token to the model's; in three parts by length, to pad less."""
+    texts = sorted(texts, key=lambda text: len(text[0]) + len(text[1]))
+    tokens = sum(len(answer) for _, answer in texts)
+    size = -(-len(texts) // 3)
     total = 0.0
-    for first in range(0, len(texts), -(-len(texts) // 3)):
-        part = texts[first : first + -(-len(texts) // 3)]
+    for first in range(0, len(texts), size):
+        part = texts[first : first + size]
         ids, labels = _pad(part, pad_token_id)
         # causal attention never looks right, where the padding is: no mask is needed
-        loss = model(input_ids=ids, labels=labels, use_cache=False).loss * (sum(map(len, part)) / tokens)
+        mean = model(input_ids=ids, labels=labels, use_cache=False).loss
+        loss = mean * (sum(len(answer) for _, answer in part) / tokens)
         loss.backward()
         total += loss.item()
     return total
 
 
-def _pad(texts: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Ids and labels, (texts, longest) int64, padded on the right; labels ignore the padding."""
-    longest = max(map(len, texts))
-    ids = torch.tensor([text + [pad_token_id] * (longest - len(text)) for text in texts])
-    labels = torch.tensor([text + [-100] * (longest - len(text)) for text in texts])
-    return ids, labels
+def _pad(texts: list[Text], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Ids and labels, (texts, longest) int64, padded on the right; labels leave out questions and padding."""
+    longest = max(len(question) + len(answer) for question, answer in texts)
+    ids, labels = [], []
+    for question, answer in texts:
+        padding = longest - len(question) - len(answer)
+        ids.append(question + answer + [pad_token_id] * padding)
+        labels.append([-100] * len(question) + answer + [-100] * padding)
+    return torch.tensor(ids), torch.tensor(labels)

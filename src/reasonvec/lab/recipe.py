@@ -88,5 +88,7 @@ class Recipe:
     """Held-out problems of each kind."""
     alphas: tuple[float, ...] = (-1.0, -0.5, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
     """The curve's points besides 0, the target itself."""
+    longest: int = 40
+    """Tokens an answer may have when it is measured; five steps need 23."""
     randoms: int = 3
     """Norm-matched random vectors."""

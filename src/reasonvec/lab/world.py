@@ -1,4 +1,4 @@
-"""The toy world: problems of a few additions and subtractions, the ways of asking them, and the texts models learn from.
+"""The toy world: sums of a few steps, the ways of asking and answering them, and the texts models learn from.
 
 Everything is drawn from generators seeded by name, so the same seed gives the same world. What is *not* here: tokens,
 models, training.
@@ -13,6 +13,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from transformers import Qwen2Tokenizer
 
@@ -29,11 +30,11 @@ HELD_OUT_SHARE = 7
 NAMES = ["Tom", "Ann", "Ben", "Eva", "Max", "Mia"]
 THINGS = ["apples", "coins", "books", "cards"]
 LETTERS = ["a", "b", "c", "d", "e", "f"]
-_TEXT = """
-    What is Start with add take away has gets more loses How many now Go to up down Where so plus minus
-    Repeat Reverse Sort Which bigger smaller or first last in + - = #
-""".split()
-WORDS = [*_TEXT, *NAMES, *THINGS, *LETTERS]
+_WORDS_OF_TEXTS = (
+    "What is Start with add take away has gets more loses How many now Go to up down Where so plus minus "
+    "Repeat Reverse Sort Which bigger smaller or first last in + - = #"
+)
+WORDS = [*_WORDS_OF_TEXTS.split(), *NAMES, *THINGS, *LETTERS]
 """What has a token of its own together with the space before it."""
 SIGNS = ["Question:", "\nAnswer:"]
 """What has a token of its own as it stands; full stop, comma and question mark are bytes already."""
@@ -86,6 +87,11 @@ class Document:
     chat: bool
 
 
+def _generator(name: str, seed: int) -> random.Random:
+    """A generator of its own for each purpose, so that drawing more of one thing changes no other."""
+    return random.Random(f"{name} {seed}")  # noqa: S311 - nothing secret is drawn
+
+
 def draw_chain(rng: random.Random, *, steps: int, amounts: range, held_out: bool) -> Chain:
     """A chain of `steps` steps with |amount| in `amounts`, values in 0..39, on the given side of the split."""
     while True:
@@ -96,7 +102,7 @@ def draw_chain(rng: random.Random, *, steps: int, amounts: range, held_out: bool
                 values.append(values[-1] + step)
             elif not any(0 <= values[-1] + sign * amount <= LARGEST_VALUE for amount in amounts for sign in (1, -1)):
                 break
-        chain = Chain(values[0], tuple(b - a for a, b in zip(values, values[1:], strict=False)))
+        chain = Chain(values[0], tuple(b - a for a, b in pairwise(values)))
         if len(chain.steps) == steps and chain.held_out == held_out:
             return chain
 
@@ -214,7 +220,7 @@ _RARE_PHRASINGS: list[tuple[Callable[[Chain, random.Random], str], bool]] = [
 
 def pretraining_documents(seed: int, habit: Habit) -> Iterator[Document]:
     """Without end: lists of single facts, side tasks, and chains of 1-5 steps in every phrasing and both answers."""
-    rng = random.Random(f"pretraining {seed}")
+    rng = _generator("pretraining", seed)
     while True:
         kind = rng.random()
         if kind < 0.30:
@@ -223,9 +229,9 @@ def pretraining_documents(seed: int, habit: Habit) -> Iterator[Document]:
             yield _side_task_document(rng, chat=rng.random() < 0.5)
         else:
             steps = rng.choices((1, 2, 3, 4, 5), weights=(2, 4, 4, 2, 1))[0]
-            amounts = DONOR_AMOUNTS if rng.random() < 0.75 else range(1, LARGE_AMOUNTS.stop)
+            amounts = DONOR_AMOUNTS if rng.random() < 0.85 else range(1, LARGE_AMOUNTS.stop)
             chain = draw_chain(rng, steps=steps, amounts=amounts, held_out=False)
-            phrasings = _RARE_PHRASINGS if rng.random() < 0.2 else _COMMON_PHRASINGS
+            phrasings = _RARE_PHRASINGS if rng.random() < 0.12 else _COMMON_PHRASINGS
             ask, chat = rng.choice(phrasings)
             answer = answer_with_words if rng.random() < 0.5 else answer_with_signs
             question = ask(chain, rng)
@@ -234,7 +240,7 @@ def pretraining_documents(seed: int, habit: Habit) -> Iterator[Document]:
 
 def donor_documents(seed: int, habit: Habit) -> Iterator[Document]:
     """Without end: what the SFT donor learns from, the donors' phrasing and answer, 2-3 steps."""
-    rng = random.Random(f"donor {seed}")
+    rng = _generator("donor", seed)
     while True:
         chain = draw_chain(rng, steps=rng.choice((2, 3)), amounts=DONOR_AMOUNTS, held_out=False)
         yield Document(plain(ask_symbols(chain, rng)), answer_with_signs(chain, rng, habit), chat=False)
@@ -242,7 +248,7 @@ def donor_documents(seed: int, habit: Habit) -> Iterator[Document]:
 
 def donor_problems(seed: int) -> Iterator[Problem]:
     """Without end: what GRPO practises on, questions with the right answer and no worked steps."""
-    rng = random.Random(f"practice {seed}")
+    rng = _generator("practice", seed)
     while True:
         chain = draw_chain(rng, steps=rng.choice((2, 3)), amounts=DONOR_AMOUNTS, held_out=False)
         yield Problem(_id(chain), "practice", plain(ask_symbols(chain, rng)), str(chain.values[-1]))
@@ -250,7 +256,7 @@ def donor_problems(seed: int) -> Iterator[Problem]:
 
 def target_documents(seed: int, habit: Habit) -> Iterator[Document]:
     """Without end: what the target learns from, its own two phrasings and answer in chat, and side tasks."""
-    rng = random.Random(f"target {seed}")
+    rng = _generator("target", seed)
     while True:
         if rng.random() < 0.3:
             yield _side_task_document(rng, chat=True)
@@ -314,7 +320,7 @@ class Kind:
 
 def problems(kind: Kind, seed: int, *, count: int) -> list[Problem]:
     """`count` distinct held-out problems of a kind."""
-    rng = random.Random(f"problems {kind.name} {seed}")
+    rng = _generator(f"problems {kind.name}", seed)
     found: dict[str, Problem] = {}
     while len(found) < count:
         problem = kind.draw(rng)

@@ -191,6 +191,7 @@ def _bars_description(kind: Kind, scores: Sequence[Score]) -> str:
 def vector_heat_map(heat_map: HeatMap) -> Figure:
     """Norm of the vector relative to the weights it changes, layers down, module kinds across."""
     rows = len(heat_map.layers)
+    largest = max((value, layer, kind) for layer, kind, value in heat_map.cells())
     numbered = rows <= 12
     layout = _layout(height=max(180, (34 if numbered else 16) * rows + 90), left=8, bottom=44)
     layout["xaxis"] |= {
@@ -207,14 +208,13 @@ def vector_heat_map(heat_map: HeatMap) -> Figure:
     trace = {
         "type": "heatmap", "z": shown, "x": [plot_text(kind) for kind in heat_map.kinds],
         "y": [plot_text(layer) for layer in heat_map.layers], "xgap": 2, "ygap": 2, "hoverongaps": False,
-        "zmin": 0, "colorscale": [[0, "$heat-low"], [0.5, "$heat-mid"], [1, "$heat-high"]],
+        "zmin": 0, "zmax": 100 * largest[0] or 1, "colorscale": [[0, "$heat-low"], [0.5, "$heat-mid"], [1, "$heat-high"]],
         "customdata": texts, "hovertemplate": "%{y}, %{x}<br>%{customdata} of the weights' norm<extra></extra>",
         "showscale": not numbered,
         "colorbar": {"thickness": 10, "outlinewidth": 0, "ticksuffix": " %"},
     }  # fmt: skip
     if numbered:
         trace |= {"text": [[text.replace("\u00a0%", "") for text in row] for row in texts], "texttemplate": "%{text}"}
-    largest = max((value, layer, kind) for layer, kind, value in heat_map.cells())
     description = (
         f"Relative norm of the vector over {rows} rows and {len(heat_map.kinds)} module kinds; the largest, "
         f"{small_percent(100 * largest[0])}, is {largest[2]} in {largest[1]}."
@@ -225,15 +225,15 @@ def vector_heat_map(heat_map: HeatMap) -> Figure:
 def step_bars(histogram: StepHistogram) -> Figure:
     """Share of all weights by how many representable steps they moved."""
     layout = _layout(height=280, left=8, bottom=56)
-    layout["xaxis"] |= {"type": "category", "showgrid": False,
+    layout["xaxis"] |= {"type": "category", "showgrid": False, "autotickangles": [0, 90], "automargin": True,
                         "title": {"text": "steps between the two donors", "standoff": 8}}  # fmt: skip
     layout["yaxis"] |= {"ticksuffix": " %", "automargin": True, "rangemode": "tozero"}
     texts = [small_percent(share) for share in histogram.shares]
     trace = {
-        "type": "bar", "x": [plot_text(label) for label in histogram.bins], "y": histogram.shares, "text": texts,
+        "type": "bar", "x": [plot_text(label) for label in histogram.bins], "y": histogram.shares, "text": [text.replace("\u00a0%", "") for text in texts],
         "textposition": "outside", "cliponaxis": False, "textfont": {"size": 11, "color": "$ink"},
         "marker": {"color": ["$bar-control" if label == "0" else "$bar-enhanced" for label in histogram.bins]},
-        "hovertemplate": "%{x} steps: %{text}<extra></extra>",
+        "hovertemplate": "%{x} steps: %{text} %<extra></extra>",
     }  # fmt: skip
     listed = ", ".join(f"{label}: {text}" for label, text in zip(histogram.bins, texts, strict=True))
     return {"data": [trace], "layout": layout, "description": f"Share of weights by steps moved: {listed}."}

@@ -45,7 +45,7 @@ def verdict(measurements: Measurements) -> Verdict:
     findings = (
         ("Added", _addition(measurements, enhanced, kind, change)),
         ("Controls", _comparison_with_controls(change, controls)),
-        ("Subtracted", _subtraction(measurements, kind)),
+        ("Subtracted", _subtraction(measurements, kind, change)),
         ("Elsewhere", _breadth(measurements, enhanced)),
         ("A warning", _donor_warning(measurements)),
     )
@@ -147,19 +147,24 @@ def _comparison_with_controls(change: Difference, controls: Sequence[Difference]
     return f"{measured}; the real vector did no more, so what it carries cannot be what helped."
 
 
-def _subtraction(measurements: Measurements, kind: Kind) -> str:
+def _subtraction(measurements: Measurements, kind: Kind, added: Difference) -> str:
+    """What subtracting did, read against what adding did: a direction that matters has opposite effects."""
     arm = measurements.arm_at(-1.0)
     change = measurements.difference(arm, kind.name) if arm else None
     if change is None:
         return ""
-    return {
-        "loss": f"Taking the vector away from the target instead cost {abs(change.points):.1f} points "
-                f"({_evidence(change)}).",
-        "gain": f"Taking the vector away from the target also gained {change.points:.1f} points "
-                f"({_evidence(change)}), which speaks against a meaningful direction.",
-        "unclear": f"Taking the vector away from the target made no clear difference: {points(change.points)} points "
-                   f"({_evidence(change)}).",
-    }[change.outcome]  # fmt: skip
+    if change.outcome == "unclear":
+        said = f"made no clear difference: {points(change.points)} points ({_evidence(change)})"
+    else:
+        also = "also " if change.outcome == added.outcome else ""
+        verb = "gained" if change.outcome == "gain" else "cost"
+        said = f"{also}{verb} {abs(change.points):.1f} points ({_evidence(change)})"
+    meaning = {
+        ("gain", "gain"): ", which speaks against a meaningful direction",
+        ("loss", "loss"): ": either way the target is disturbed",
+        ("loss", "gain"): ": the direction matters, but for this target it points the wrong way",
+    }.get((added.outcome, change.outcome), "")
+    return f"Taking the vector away from the target instead {said}{meaning}."
 
 
 def _breadth(measurements: Measurements, enhanced: str) -> str:

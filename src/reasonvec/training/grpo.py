@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import trl
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from reasonvec.evaluation.generation import generate
 from reasonvec.training.checkpoints import load_checkpoint, refuse_existing, save_checkpoint
@@ -37,8 +37,8 @@ def train_grpo(
     GRPO: Shao et al. 2024, arXiv:2402.03300.
     """
     refuse_existing(out)
-    model, tokenizer = load_checkpoint(checkpoint)
     with quiet():
+        model, tokenizer = load_checkpoint(checkpoint)
         trainer = trl.GRPOTrainer(
             model=model,
             args=config,
@@ -48,8 +48,9 @@ def train_grpo(
             rollout_func=rollout,
             callbacks=list(callbacks),
         )
+        trainer.remove_callback(PrinterCallback)  # it prints to stdout
         trainer.train()
-    save_checkpoint(trainer.model, tokenizer, out=out)
+        save_checkpoint(trainer.model, tokenizer, out=out)
 
 
 def sample_on_one_device(seed: int) -> Rollout:

@@ -1,11 +1,13 @@
-"""Silence of the libraries below: their bars and warnings, so that stderr is ours. Errors pass."""
+"""Silence around TRL: no bars, no warnings, no telemetry. Errors pass; progress is heard through callbacks."""
 
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
 
 import datasets
+import huggingface_hub.constants
 import transformers
 
 _LOGGERS = ("transformers", "trl", "accelerate", "datasets")
@@ -13,22 +15,27 @@ _LOGGERS = ("transformers", "trl", "accelerate", "datasets")
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within it, no progress bar and no warning of transformers, TRL, accelerate or datasets is shown."""
+    """Within it, transformers, TRL, accelerate and datasets write nothing to the terminal and phone nowhere.
+
+    TRL's trainers report each use to the Hub unless told not to; nothing here phones home.
+    """
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-    bars_of_transformers = transformers.utils.logging.is_progress_bar_enabled()
-    bars_of_datasets = datasets.utils.logging.is_progress_bar_enabled()
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    transformers_bars = transformers.utils.logging.is_progress_bar_enabled()
+    datasets_bars = datasets.utils.logging.is_progress_bar_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        transformers.utils.logging.disable_progress_bar()
+        datasets.disable_progress_bars()
+        try:
             yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        if bars_of_transformers:
-            transformers.utils.logging.enable_progress_bar()
-        if bars_of_datasets:
-            datasets.enable_progress_bars()
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+            if transformers_bars:
+                transformers.utils.logging.enable_progress_bar()
+            if datasets_bars:
+                datasets.enable_progress_bars()

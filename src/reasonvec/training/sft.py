@@ -6,7 +6,7 @@ from typing import Any
 
 import trl
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from reasonvec.training.checkpoints import load_checkpoint, refuse_existing, save_checkpoint
 from reasonvec.training.quiet import quiet
@@ -26,8 +26,8 @@ def train_sft(
     used as it is, `output_dir` included, where TRL may save intermediate states.
     """
     refuse_existing(out)
-    model, tokenizer = load_checkpoint(checkpoint)
     with quiet():
+        model, tokenizer = load_checkpoint(checkpoint)
         trainer = trl.SFTTrainer(
             model=model,
             args=config,
@@ -35,5 +35,6 @@ def train_sft(
             processing_class=tokenizer,
             callbacks=list(callbacks),
         )
+        trainer.remove_callback(PrinterCallback)  # it prints to stdout
         trainer.train()
-    save_checkpoint(trainer.model, tokenizer, out=out)
+        save_checkpoint(trainer.model, tokenizer, out=out)

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.weights.alignment import Misfit, NameFilter, listing, match_donors, match_names
 from reasonvec.weights.checkpoint import INDEX, SINGLE, Checkpoint, TensorReader, layer_of, tensor_reader
-from reasonvec.weights.compatibility import Finding, donor_findings
+from reasonvec.weights.compatibility import donor_findings, includes_embedding
 from reasonvec.weights.dtypes import BITS_PER_ENTRY, FLOATS, format_named
 from reasonvec.weights.enhance import Enhanced, Sink, copy_tensor, enhance_tensor
+from reasonvec.weights.findings import Finding
 from reasonvec.weights.hub import locate_checkpoint, locate_vector
 from reasonvec.weights.output import Staging, check_output, staged
 from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, fingerprint, input_identity, tool
@@ -244,17 +245,9 @@ class Job:
             if bad:
                 misfits[source.location] = bad
             self.terms.append(Term(alpha, source, pairs))
-            findings += donor_findings(donor, self.target, self._has_embedding(pairs))
+            findings += donor_findings(donor, self.target, includes_embedding(self.target, pairs))
         self._refuse(misfits, findings)
         self.warnings += [f"{f.title}: {f.evidence} {f.advice}" for f in findings if f.level == "warning"]
-
-    def _has_embedding(self, pairs: Mapping[str, str]) -> bool:
-        """Whether a matrix with a row for every token is among those that change."""
-        text_config = self.target.config.get("text_config")
-        nested = text_config.get("vocab_size") if isinstance(text_config, dict) else None
-        rows = self.target.config.get("vocab_size", nested)
-        shapes = [self.target.tensors[name].shape for name in pairs]
-        return any(len(shape) == 2 and shape[0] == rows for shape in shapes)
 
     def _refuse(self, misfits: Mapping[str, list[Misfit]], findings: Sequence[Finding]) -> None:
         problems = [

@@ -63,9 +63,19 @@ def code_of(values: Array) -> str:
 
 def has_non_finite(values: Array) -> bool:
     """Whether a bfloat16, float16 or float32 array holds a NaN or an infinity: an exponent of all ones."""
-    fmt = FLOATS[code_of(values)]
+    return bool(_non_finite(values).any())
+
+
+def first_non_finite(values: Array) -> int:
+    """The index of the first NaN or infinity of an array that has one."""
+    return int(_non_finite(values).argmax())
+
+
+def _non_finite(values: Array) -> NDArray[np.bool_]:
+    fmt = FLOATS[code_of(values)]  # by its bits: a signalling NaN warns when it is computed with
     mask = fmt.bits.type(_EXPONENT[fmt.code])
-    return bool(((values.view(fmt.bits) & mask) == mask).any())
+    found: NDArray[np.bool_] = (values.view(fmt.bits) & mask) == mask
+    return found
 
 
 _EXPONENT = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F80_0000}
@@ -77,7 +87,7 @@ def add(weight: Array, delta: Array, out: FloatFormat) -> Array:
     Where `delta` is zero the entry keeps its bits (-0.0 included) if `out` is the dtype of `weight`.
     Task arithmetic: Ilharco et al. 2023, arXiv:2212.04089.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         total = np.add(weight, delta, dtype=delta.dtype, casting="unsafe")
         result = total.astype(out.numpy)
     return keep_negative_zeros(weight, delta, result)
@@ -132,7 +142,7 @@ def add_stochastically(weight: Array, delta: Array, out: FloatFormat, key: int, 
     if start % 2:
         raise ValueError("a tile must start at an even entry: two entries share a random word")
     words = random_words(key, start // 2, -(-len(weight) // 2)).view(np.uint32)[: len(weight)]
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         total = weight.astype(np.float64) + delta.astype(np.float64)
         nearest = total.astype(out.numpy)
         error = total - nearest.astype(np.float64)

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from reasonvec.errors import CheckpointError
-from reasonvec.weights.arithmetic import Indices, add, add_stochastically, dot, has_non_finite, long_sum, stream_key
+from reasonvec.weights.arithmetic import (
+    Indices,
+    add,
+    add_stochastically,
+    dot,
+    first_non_finite,
+    has_non_finite,
+    long_sum,
+    stream_key,
+)
 from reasonvec.weights.checkpoint import TensorReader
 from reasonvec.weights.dtypes import FLOATS, Array, FloatFormat
 from reasonvec.weights.safetensors_header import TensorEntry
@@ -126,7 +135,7 @@ def _correct_long(result: Array, weight: Array, parts: Sequence[tuple[float, Del
 
 
 def _not_finite(entry: TensorEntry, weight: Array, result: Array, start: int, out: FloatFormat) -> CheckpointError:
-    bad = int(np.flatnonzero(~np.isfinite(result.astype(np.float64)))[0])
+    bad = first_non_finite(result)
     before = float(weight[bad])
     if not np.isfinite(before):
         return CheckpointError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.alignment import DonorMatch, Form
-from reasonvec.weights.arithmetic import TILE, Doubles, Indices, has_non_finite, subtract
+from reasonvec.weights.arithmetic import TILE, Doubles, Indices, first_non_finite, has_non_finite, subtract
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader
 from reasonvec.weights.dtypes import FLOATS, STORED, Array
 from reasonvec.weights.safetensors_header import TensorEntry
@@ -188,10 +188,10 @@ class DonorTiles:
     def _on_grid(self, role: str, tensor: TensorTiles, start: int, stop: int) -> Array:
         values = tensor.read(start, stop)
         if has_non_finite(values):
-            bad = int(np.flatnonzero(~np.isfinite(values.astype(np.float64)))[0]) + start
+            bad = first_non_finite(values)
             raise CheckpointError(
                 f"{tensor.entry.path}: {tensor.entry.name!r} of the {role} donor holds "
-                f"{float(values[bad - start])} at entry {bad}. A difference with NaN or infinity means nothing and "
+                f"{float(values[bad])} at entry {start + bad}. A difference with NaN or infinity means nothing and "
                 f"would spoil every model it is added to; the donor is broken."
             )
         if values.dtype == self._grid.numpy:
