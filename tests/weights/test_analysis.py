@@ -55,8 +55,8 @@ def donors(seed: int = 0) -> tuple[Arrays, Arrays]:
 
 def steps_by_counting(tuned: Any, base: Any) -> dict[str, int]:
     """Ranks among all finite bfloat16 numbers, found by sorting them, not by looking at bits."""
-    numbers = np.arange(1 << 16, dtype=np.uint16).view(BF16).astype(np.float64)
-    grid = np.unique(numbers[np.isfinite(numbers)])
+    numbers = np.arange(0x7F80, dtype=np.uint16).view(BF16).astype(np.float64)  # all from 0 to the largest
+    grid = np.unique(np.concatenate([numbers, -numbers]))
     moves = np.abs(np.searchsorted(grid, tuned.astype(np.float64)) - np.searchsorted(grid, base.astype(np.float64)))
     counts = {}
     for label in STEP_BINS:

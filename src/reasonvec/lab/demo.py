@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -39,6 +38,7 @@ def demo(out: Path, seed: int = 0, recipe: Recipe | None = None) -> dict[str, An
     recipe = recipe or Recipe()
     out = out.absolute()
     _claim(out)
+    use_threads(1)
     stages = Stages()
     models = out / "models"
     trained = [Arm(name, "donor", models / name) for name in ("ancestor", "sft", "grpo")]
@@ -84,9 +84,7 @@ def _worker() -> Iterator[Executor]:
 def _train(models: Path, worker: Executor, stages: Stages, recipe: Recipe, seed: int) -> None:
     steps = recipe.pretraining.steps
     with stages.stage("Ancestor", "a tiny model learns to read and to add, with a bad habit", steps=steps) as advance:
-        use_threads(min(2, os.cpu_count() or 1))
         train_ancestor(out=models / "ancestor", recipe=recipe, seed=seed, advance=advance)
-    use_threads(1)
     target = worker.submit(_train_target_quietly, models / "ancestor", models / "target", recipe, seed)
     with stages.stage("SFT donor", "it copies worked sums, habit included", steps=recipe.donor.steps) as advance:
         train_sft_donor(ancestor=models / "ancestor", out=models / "sft", recipe=recipe, seed=seed, advance=advance)

@@ -131,5 +131,8 @@ def _common(scratch: str, seed: int) -> dict[str, Any]:
 
 
 def use_threads(count: int) -> None:
-    """How many threads this process computes with; models this small gain little from more than one."""
+    """How many threads this process computes with.
+
+    Two make models this small 10 % quicker, and ten times slower where something else wants the same cores.
+    """
     torch.set_num_threads(count)

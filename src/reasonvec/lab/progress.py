@@ -31,7 +31,7 @@ class Stages:
 
     def say(self, text: str) -> None:
         """One line of prose."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, purpose: str, *, steps: int = 0) -> Iterator[Advance]:

@@ -208,7 +208,8 @@ def vector_heat_map(heat_map: HeatMap) -> Figure:
     trace = {
         "type": "heatmap", "z": shown, "x": [plot_text(kind) for kind in heat_map.kinds],
         "y": [plot_text(layer) for layer in heat_map.layers], "xgap": 2, "ygap": 2, "hoverongaps": False,
-        "zmin": 0, "zmax": 100 * largest[0] or 1, "colorscale": [[0, "$heat-low"], [0.5, "$heat-mid"], [1, "$heat-high"]],
+        "zmin": 0, "zmax": 100 * largest[0] or 1,
+        "colorscale": [[0, "$heat-low"], [0.5, "$heat-mid"], [1, "$heat-high"]],
         "customdata": texts, "hovertemplate": "%{y}, %{x}<br>%{customdata} of the weights' norm<extra></extra>",
         "showscale": not numbered,
         "colorbar": {"thickness": 10, "outlinewidth": 0, "ticksuffix": " %"},
@@ -230,7 +231,8 @@ def step_bars(histogram: StepHistogram) -> Figure:
     layout["yaxis"] |= {"ticksuffix": " %", "automargin": True, "rangemode": "tozero"}
     texts = [small_percent(share) for share in histogram.shares]
     trace = {
-        "type": "bar", "x": [plot_text(label) for label in histogram.bins], "y": histogram.shares, "text": [text.replace("\u00a0%", "") for text in texts],
+        "type": "bar", "x": [plot_text(label) for label in histogram.bins], "y": histogram.shares,
+        "text": [text.replace("\u00a0%", "") for text in texts],  # the axis has the sign, a phone not the room
         "textposition": "outside", "cliponaxis": False, "textfont": {"size": 11, "color": "$ink"},
         "marker": {"color": ["$bar-control" if label == "0" else "$bar-enhanced" for label in histogram.bins]},
         "hovertemplate": "%{x} steps: %{text} %<extra></extra>",
