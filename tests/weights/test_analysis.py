@@ -140,7 +140,7 @@ def test_energy_of_noise_is_short_by_some_percent_and_never_too_large(tmp_path: 
     delta = (np.random.default_rng(2).standard_normal((600, 500)) * 1e-4).astype(F32)
     found, exact = energy_of(tmp_path, delta), energy_by_svd(delta)
     for rank, share in exact.items():
-        assert 0.85 * share <= found[rank] <= share * (1 + 1e-5)
+        assert 0.93 * share <= found[rank] <= share * (1 + 1e-5)
 
 
 def test_a_matrix_of_rank_one_has_all_energy_in_one_value(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class _Sums:
     def add(self, values: NDArray[np.float64]) -> None:
         """Take in a tile, one row for each vector."""
         # sums of ones are exact in float32 up to 2**24, beyond any tile
-        signs = np.sign(values).astype(np.float32)
+        signs = np.subtract(values > 0, values < 0, dtype=np.float32)
         changed = np.abs(signs)
         self.products += values @ values.T
         self.both += changed @ changed.T

@@ -19,6 +19,7 @@ from reasonvec.weights.arithmetic import (
     stream_key,
 )
 from reasonvec.weights.checkpoint import TensorReader
+from reasonvec.weights.digest import Digest
 from reasonvec.weights.dtypes import FLOATS, Array, FloatFormat
 from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.sources import DeltaTile, DeltaTiles, TensorTiles, tiles
@@ -72,7 +73,7 @@ def enhance_tensor(
     With `stochastic_seed` sums are rounded at random, else to nearest. Raises CheckpointError where the result is not
     finite: a NaN or infinity in the target, or a sum beyond the range of `out`.
     """
-    target, digest = TensorTiles(entry, reader), hashlib.sha256()
+    target, digest = TensorTiles(entry, reader), Digest()
     work = _work_dtype(entry, out, stochastic_seed)
     key = None if stochastic_seed is None else stream_key(stochastic_seed, "rounding", entry.name)
     asked = realised = 0.0

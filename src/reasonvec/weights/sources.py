@@ -2,7 +2,6 @@
 numbers for the same donors, so that `transfer` writes the bytes that `extract` and `apply` would.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.alignment import DonorMatch, Form
 from reasonvec.weights.arithmetic import TILE, Doubles, Indices, first_non_finite, has_non_finite, subtract
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader
+from reasonvec.weights.digest import Digest
 from reasonvec.weights.dtypes import FLOATS, STORED, Array
 from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.vector import Vector
@@ -38,7 +38,7 @@ class TensorTiles:
     def __init__(self, entry: TensorEntry, reader: TensorReader) -> None:
         self.entry = entry
         self._reader = reader
-        self._digest = hashlib.sha256()
+        self._digest = Digest()
         self._itemsize = entry.nbytes // entry.size if entry.size else 1
         dtype = FLOATS[entry.dtype].numpy if entry.dtype in FLOATS else STORED.get(entry.dtype)
         self._dtype = dtype or np.dtype(np.uint8)

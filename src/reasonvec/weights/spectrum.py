@@ -1,10 +1,10 @@
 """How much of a delta lies in its first few directions: the largest singular values, by a seeded randomised method that
 reads the matrix in blocks of rows and never holds it whole.
 
-Subspace iteration from a random start, with oversampling (Halko, Martinsson, Tropp 2011, arXiv:0909.4061, algorithm
-4.4), applied to A'A so that one pass over the rows of A makes one iteration and only a tall, narrow basis is kept. The
-estimates never exceed the true values (Rayleigh-Ritz); where the spectrum is flat, as in noise, they fall some percent
-short.
+Power iteration on A'A from a random block, with oversampling (Halko, Martinsson, Tropp 2011, arXiv:0909.4061), one
+pass over the rows of A an iteration; all iterates together are the basis (block Krylov: Musco, Musco 2015, arXiv:1504.05477),
+which costs no further pass and is much closer where the spectrum is flat. The estimates never exceed the true values
+(Rayleigh-Ritz); on pure noise, the worst case, they fall some 6 % short.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from reasonvec.weights.arithmetic import stream_key
 from reasonvec.weights.checkpoint import TensorReader
+from reasonvec.weights.dtypes import STORED, Array
 from reasonvec.weights.sources import StoredDeltas
 from reasonvec.weights.vector import Delta
 
@@ -23,11 +24,11 @@ RANKS = (1, 4, 16)
 """The numbers of singular values whose energy is reported."""
 
 OVERSAMPLING = 16
-ITERATIONS = 2
-"""Power iterations before the one that measures."""
+ITERATIONS = 3
+"""Power iterations before the pass that measures."""
 
 EXACT_COLUMNS = 192
-"""Up to this many columns A'A is formed whole and the result is exact; that is cheaper than three sketched passes."""
+"""Up to this many columns A'A is formed whole and the result is exact; that is cheaper than four sketched passes."""
 
 BLOCK_ENTRIES = 1 << 20
 MAX_MATRICES = 4096
@@ -63,36 +64,59 @@ def top_energy(deltas: StoredDeltas, delta: Delta, reader: TensorReader, *, seed
     stack = stack_of(delta.shape)
     if stack is None or delta.norm == 0:
         return None
-    unit = delta.norm / delta.size**0.5  # entries near 1: squares of tiny deltas would vanish in float32
-
-    def blocks() -> Iterator[tuple[int, Floats]]:
-        return _blocks(deltas, delta, stack, reader, unit)
-
     if stack.columns <= EXACT_COLUMNS:
-        gram, total = _measure(blocks(), stack, None)
+        basis = None
     else:
-        basis = _start(stack, stream_key(seed, "spectrum", delta.name))
-        for _ in range(ITERATIONS):
-            basis = _iterate(blocks(), basis)
-        gram, total = _measure(blocks(), stack, basis)
+        basis = _krylov_basis(delta, stack, reader, stream_key(seed, "spectrum", delta.name))
+    gram, total = _measure(_checked_blocks(deltas, delta, stack, reader), stack, basis)
     values = np.linalg.eigvalsh(gram)[:, ::-1].clip(min=0)
-    return {rank: min(1.0, float(values[:, :rank].sum() / total)) for rank in RANKS}
+    return {rank: min(1.0, float(values[:, :rank].sum() / total)) for rank in RANKS} if total else None
 
 
-def _blocks(
-    deltas: StoredDeltas, delta: Delta, stack: Stack, reader: TensorReader, unit: float
-) -> Iterator[tuple[int, Floats]]:
-    """Runs of rows, each with the number of its matrix, in the order they are stored, so that the checksum is held."""
-    source = deltas.open(delta.name, reader)
+def _rows(stack: Stack) -> Iterator[tuple[int, int, int]]:
+    """Runs of rows in the order they are stored: the number of their matrix, first entry, end."""
     height = max(1, BLOCK_ENTRIES // stack.columns)
     for number in range(stack.count):
         for first in range(0, stack.rows, height):
             last = min(first + height, stack.rows)
-            start = (number * stack.rows + first) * stack.columns
-            stop = (number * stack.rows + last) * stack.columns
-            values = source.read(start, stop, np.dtype(np.float64)).main / unit
-            yield number, values.astype(np.float32).reshape(last - first, stack.columns)
+            yield number, (number * stack.rows + first) * stack.columns, (number * stack.rows + last) * stack.columns
+
+
+def _scaled(values: Array, delta: Delta, stack: Stack) -> Floats:
+    """Entries near 1: squares of tiny deltas would vanish in float32."""
+    wide: Array = values.astype(np.float64 if values.dtype == np.float64 else np.float32, copy=False)
+    per_unit = 1 / max(delta.norm / delta.size**0.5, 1e-30)
+    scaled = np.multiply(wide, per_unit, dtype=wide.dtype)
+    return scaled.astype(np.float32, copy=False).reshape(-1, stack.columns)
+
+
+def _blocks(delta: Delta, stack: Stack, reader: TensorReader) -> Iterator[tuple[int, Floats]]:
+    """Runs of rows, not held against the checksum: the pass that measures does that."""
+    dtype = STORED[delta.entry.dtype]
+    for number, start, stop in _rows(stack):
+        raw: Array = np.empty((stop - start) * dtype.itemsize, np.uint8)
+        reader.read_into(delta.entry, start * dtype.itemsize, memoryview(raw))
+        yield number, _scaled(raw.view(dtype), delta, stack)
+
+
+def _checked_blocks(
+    deltas: StoredDeltas, delta: Delta, stack: Stack, reader: TensorReader
+) -> Iterator[tuple[int, Floats]]:
+    source = deltas.open(delta.name, reader)
+    work = np.dtype(np.float64 if delta.entry.dtype == "F64" else np.float32)
+    for number, start, stop in _rows(stack):
+        yield number, _scaled(source.read(start, stop, work).main, delta, stack)
     source.close()
+
+
+def _krylov_basis(delta: Delta, stack: Stack, reader: TensorReader, key: int) -> Floats:
+    """For each matrix an orthonormal basis of (A'A) X, (A'A)^2 X, ... for a random X."""
+    block, iterates = _start(stack, key), []
+    for _ in range(ITERATIONS):
+        block = _iterate(_blocks(delta, stack, reader), block)
+        iterates.append(block)
+    joined = np.concatenate(iterates, axis=2)[:, :, : stack.columns]
+    return np.stack([np.linalg.qr(matrix)[0] for matrix in joined])
 
 
 def _start(stack: Stack, key: int) -> Floats:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from reasonvec.weights.arithmetic import Difference, narrowest
+from reasonvec.weights.digest import Digest
 from reasonvec.weights.dtypes import STORED
 from reasonvec.weights.output import Staging
 from reasonvec.weights.safetensors_header import format_header
@@ -81,7 +82,7 @@ class VectorWriter:
     def _try(self, dtype: str, chain: tuple[str, ...], differences: DifferenceTiles) -> Written | None:
         """Write the delta as `dtype`; None if an entry does not fit."""
         file, begin = self._place(dtype)
-        stored, digest, position = STORED[dtype], hashlib.sha256(), begin
+        stored, digest, position = STORED[dtype], Digest(), begin
         residual: list[list[float]] = []
         for start, stop, difference in differences():
             if len(chain) > 1 and narrowest(difference.high, chain) > 0:
