@@ -28,8 +28,8 @@ lint: setup
 types: setup
 	@$(BIN)/mypy
 
-docs: setup ## write docs/cli.md from the commands' help
-	@$(BIN)/python scripts/cli_reference.py docs/cli.md
+docs: setup ## write docs/cli.md from the commands' help and draw docs/rounding.png
+	@$(BIN)/python scripts/cli_reference.py docs/cli.md && $(BIN)/python scripts/figures.py
 
 .PHONY: docs-check
 docs-check: setup

@@ -99,7 +99,9 @@ def make(out: Path, shape: Shape, shards: int, unchanged: float, seed: int) -> N
             base = (rng.standard_normal(size, dtype=np.float32) * np.float32(0.02)).astype(BF16)
             wide = base.astype(np.float32)
             made["base"][name] = base
-            made["tuned"][name] = (wide + rng.standard_normal(size, dtype=np.float32) * np.float32(0.02 * step)).astype(BF16)
+            made["tuned"][name] = (wide + rng.standard_normal(size, dtype=np.float32) * np.float32(0.02 * step)).astype(
+                BF16
+            )
             made["target"][name] = (wide + rng.standard_normal(size, dtype=np.float32) * np.float32(1e-3)).astype(BF16)
         for role, tensors in made.items():
             save_file(tensors, out / role / file, metadata={"format": "pt"})

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 import reasonvec
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 BF16 = ml_dtypes.bfloat16
 ALPHAS = [round(0.1 * step, 1) for step in range(1, 21)]

@@ -81,7 +81,7 @@ def test_subtracting_is_alpha_minus_one(root):
         (1, ("apply", "--vector", "vector", "--target", "target", "--out", "base"), "exists already"),
         (1, ("verify", "base"), "was not made by reasonvec"),
         (2, ("apply", "--vector", "vector"), "Missing option '--target'"),
-        (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--alpha", "much"), "not a valid float"),
+        (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--alpha", "x"), "not a valid float"),
         (2, ("apply", "--vector", "vector@nan", "--target", "target", "--out", "o"), "must be a finite number"),
         (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--max-shard-size", "5XB"),
          "is not a size"),
@@ -141,6 +141,19 @@ def test_sizes_are_read_as_people_write_them():
     option = next(p for p in main.commands["apply"].params if p.name == "max_shard_size")
     sizes = {"5GB": 5 * 10**9, "500 mb": 5 * 10**8, "2GiB": 2 << 30, "1000": 1000, "1.5k": 1500}
     assert {text: option.type.convert(text, option, None) for text in sizes} == sizes
+
+
+def test_inspect_shows_every_tensor_when_asked(root):
+    assert "input_layernorm" not in run("inspect", "vector").stdout
+    rows = "".join(line.split(" ")[1] for line in run("inspect", "vector", "--tensors").stdout.splitlines() if line[1:])
+    assert "model.layers.0.input_layernorm.weight" in rows
+
+
+def test_a_figure_is_drawn_and_never_over_another(root):
+    assert run("inspect", "vector", "--plot", "figure.svg").exit_code == 0
+    assert (root / "figure.svg").read_text().startswith("<?xml")
+    assert run("inspect", "vector", "--plot", "figure.svg").exit_code == 1
+    assert "a figure is .png, .svg, .pdf" in run("inspect", "vector", "--plot", "figure.jpeg").stderr
 
 
 def test_the_reference_is_what_the_commands_say():

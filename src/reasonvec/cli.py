@@ -29,6 +29,10 @@ class _Main(click.Group):
             # the reader of stdout has gone (`| head`); nobody is left to tell
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
+        except KeyboardInterrupt:
+            _fail(
+                ReasonvecError("interrupted. A vector or checkpoint that was being written goes on with --resume."), 130
+            )
         except MemoryError as error:
             _fail(ReasonvecError(f"There is not enough memory: {error}"), 1)
 
@@ -45,9 +49,7 @@ class _Alpha(click.ParamType):  # type: ignore[type-arg]
 
     name = "vector[@alpha]"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float | None]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float | None]:
         location, at, alpha = value.rpartition("@")
         if not at or Path(value).exists():
             return value, None
@@ -239,26 +241,30 @@ def check(as_json: bool, **arguments: Any) -> None:
 @main.command()
 @click.argument("vector", metavar="VECTOR")
 @click.option("--ancestor", metavar="DIR", help="The model both donors came from: tells how they are related.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw it: a .png, .svg or .pdf file.")
+@click.option("--tensors", is_flag=True, help="Show a row for every tensor too.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw it: a new .png, .svg or .pdf file.")
 @click.option("--spectrum/--no-spectrum", default=True, show_default=True,
               help="Compute the energy in the top singular values, the slow part.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the randomised singular values.")
 @click.option("--offline", is_flag=True, help="Never ask the Hub; use what is in its cache.")
 @_json
-def inspect(vector: str, plot: Path | None, as_json: bool, **arguments: Any) -> None:
+def inspect(vector: str, tensors: bool, plot: Path | None, as_json: bool, **arguments: Any) -> None:
     """Show what is in a vector: by tensor, layer and kind of module."""
     from reasonvec import terminal
     from reasonvec.weights import inspect as run
-    from reasonvec.weights.figure import plot_inspection
+    from reasonvec.weights.figure import check_plot_file, plot_inspection
 
-    inspection = run(vector, **arguments)
+    if plot:
+        check_plot_file(plot)
+    with _progress("inspecting") as progress:
+        inspection = run(vector, **arguments, progress=progress)
     if plot:
         plot_inspection(inspection, plot)
         click.echo(f"Drew {plot}.", err=True)
     if as_json:
         _print_json(inspection.to_json())
     else:
-        _print(terminal.inspection(inspection))
+        _print(terminal.inspection(inspection, tensors=tensors))
 
 
 @main.command()

@@ -23,9 +23,12 @@ _COLOURS = {"blocking": "bold red", "warning": "yellow", "note": "cyan"}
 _BAR = 16
 
 
-def inspection(inspection: Inspection) -> RenderableType:
-    """A vector at a glance: the whole, its donors, then a row for each layer and each kind of module."""
+def inspection(inspection: Inspection, *, tensors: bool = False) -> RenderableType:
+    """A vector at a glance: the whole, its donors, then a row for each layer and each kind of module, and with
+    `tensors` for each tensor."""
     parts: list[RenderableType] = [_facts(_whole(inspection)), _layers(inspection), _kinds(inspection)]
+    if tensors:
+        parts.append(_tensors(inspection))
     if sum(inspection.steps):
         parts.append(_steps(inspection.to_json()["steps"]))
     if inspection.relation:
@@ -150,6 +153,13 @@ def _layers(inspection: Inspection) -> Table:
 
 def _kinds(inspection: Inspection) -> Table:
     return _changes("kind", inspection.kinds, inspection.energies)
+
+
+def _tensors(inspection: Inspection) -> Table:
+    changes = {_safe(tensor.name): tensor.change for tensor in inspection.tensors}
+    table = _changes("tensor", changes, {_safe(t.name): t.energy for t in inspection.tensors if t.energy})
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    return table
 
 
 def _changes(what: str, rows: Mapping[str, Change], energies: Mapping[str, Mapping[int, float]]) -> Table:

@@ -45,15 +45,15 @@ def test_muon_steps_as_torchs_own() -> None:
 def test_a_tiny_model_learns_what_it_reads_and_the_same_seed_gives_the_same_model() -> None:
     tokenizer = world_tokenizer()
     lesson = list(islice(donor_documents(0, Habit(0.0)), 8))
-    settings = Pretraining(steps=30, batch=8, warmup=3)
+    settings = Pretraining(steps=60, batch=8, warmup=3)
     states, losses = [], []
     for _ in range(2):
         model = build_model(SHAPE, tokenizer, seed=0)
         losses.clear()
         pretrain(model, tokenizer, cycle(lesson), settings, on_step=lambda step, loss: losses.append(loss))
         states.append(model.state_dict())
-    assert len(losses) == 30
-    assert losses[-1] < 0.6 * losses[0]
+    assert len(losses) == 60
+    assert losses[-1] < 0.5 * losses[0]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 

@@ -20,7 +20,7 @@ NO_HABIT = Habit(0.0)
 
 
 def read_chain(question: str) -> tuple[int, ...]:
-    """The start and the signed steps of a question, in the order of working; shares nothing with the code under test."""
+    """The start and the signed steps of a question, in the order of working; independent of the code."""
     question = question.removeprefix("Question: ").removesuffix("\nAnswer:")
     if match := re.fullmatch(r"What is (\d+(?: [+-] \d+)+)\?", question):
         return _signed(match[1].replace("- ", "-").replace("+ ", "").split(" "))

@@ -19,7 +19,8 @@ from reasonvec.weights.arithmetic import (
     subtract,
 )
 from reasonvec.weights.dtypes import FLOATS
-from tests.checkpoints import BF16, FLOATS as DTYPES
+from tests.checkpoints import BF16
+from tests.checkpoints import FLOATS as DTYPES
 
 
 def finite_bits(dtype):

@@ -18,13 +18,13 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 from reasonvec import terminal
 from reasonvec.errors import CheckpointError, IncompatibleError, UsageError, VectorError
 from reasonvec.weights import apply, check, extract
-from reasonvec.weights.checkpoint import Checkpoint
+from reasonvec.weights.checkpoint import Checkpoint, open_checkpoint
 from reasonvec.weights.compatibility import CheckReport, donor_findings
 from reasonvec.weights.configuration import configuration_findings
 from reasonvec.weights.findings import Finding
-from reasonvec.weights.lineage import Distance
+from reasonvec.weights.lineage import Distance, lineage_findings, measure_lineage
 from reasonvec.weights.tokenizer import tokenizer_findings
-from reasonvec.weights.vector import SAMPLE
+from reasonvec.weights.vector import SAMPLE, open_vector
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 CONFIG = {
@@ -537,13 +537,21 @@ def test_scaled_weights_are_seen_though_their_direction_is_the_same() -> None:
     assert Distance(None, None, 9).verdict is None
 
 
-def test_a_vector_without_a_sample_gives_a_note_and_a_damaged_sample_an_error(tmp_path: Path) -> None:
+def test_a_damaged_sample_is_an_error(tmp_path: Path) -> None:
     vector = vector_of(tmp_path)
     data = bytearray((vector / SAMPLE).read_bytes())
     data[-1] ^= 1
     (vector / SAMPLE).write_bytes(data)
     with pytest.raises(VectorError, match="does not match its checksum"):
         check(vector=vector, target=tmp_path / "base")
+
+
+def test_a_vector_that_keeps_no_sample_gives_a_note(tmp_path: Path) -> None:
+    vector = open_vector(vector_of(tmp_path))
+    (vector.path / SAMPLE).unlink()
+    target = open_checkpoint(tmp_path / "base")
+    assert measure_lineage(vector, target) is None
+    assert [f.level for f in lineage_findings(vector, None)] == ["note"]
 
 
 def test_nan_in_the_target_is_a_warning(tmp_path: Path) -> None:

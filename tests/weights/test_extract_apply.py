@@ -175,7 +175,7 @@ def test_everything_but_weights_comes_from_the_target(donors):
             (root / role / name).write_text("not to be copied")
     make_vector(root)
     add(root)
-    written = {name for name in everything_under(root / "out")}
+    written = set(everything_under(root / "out"))
     assert written == {"model.safetensors", "config.json", "reasonvec.json", *files}
     assert all((root / "out" / name).read_text() == (root / "target" / name).read_text() for name in files)
 

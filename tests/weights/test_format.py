@@ -68,7 +68,7 @@ def test_the_document_says_what_the_specification_asks(vector):
     content = {key: value for key, value in document.items() if key != "sha256"}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     assert document["sha256"] == hashlib.sha256(canonical).hexdigest()
-    listed = {name for name in document["files"]}
+    listed = set(document["files"])
     assert listed == {str(p.relative_to(vector)) for p in vector.rglob("*") if p.is_file()} - {"vector.json"}
 
 

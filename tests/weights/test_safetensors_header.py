@@ -1,5 +1,6 @@
 """Headers from hostile hands: each fault has its own message, and what the reference library wrote is accepted."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -93,7 +94,5 @@ def test_a_header_larger_than_its_room_is_not_written():
 @settings(max_examples=300)
 @given(st.binary(max_size=300), st.integers(0, 400))
 def test_no_bytes_make_it_fail_otherwise(text, size):
-    try:
+    with contextlib.suppress(CheckpointError):
         parse_header(Path("f"), text, 8 + len(text) + size)
-    except CheckpointError:
-        pass

@@ -19,7 +19,7 @@ def evaluate_checkpoint(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
-    batch_size: int = 256,
+    batch_size: int = 512,
     grader: Grader = grade_marked_answer,
 ) -> list[Outcome]:
     """Answer `problems` greedily with the checkpoint at a path and grade them; outcomes in the problems' order."""
@@ -34,7 +34,7 @@ def evaluate(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
-    batch_size: int = 256,
+    batch_size: int = 512,
     grader: Grader = grade_marked_answer,
 ) -> list[Outcome]:
     """Answer `problems` greedily with a loaded model and grade them; outcomes in the problems' order."""
@@ -77,7 +77,7 @@ def generate(
     eos_token_id: int,
     pad_token_id: int,
     max_new_tokens: int,
-    batch_size: int = 256,
+    batch_size: int = 512,
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> list[list[int]]:
@@ -119,34 +119,37 @@ def _generate_batch(
     temperature: float,
     generator: torch.Generator | None,
 ) -> list[list[int]]:
-    """One left-padded batch, until every row has ended."""
+    """One left-padded batch; a row that has ended leaves it, so that nothing is computed for it any more."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     position = mask.cumsum(-1).sub(1).clamp(min=0)
     cache = DynamicCache(config=model.config)
-    finished = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)
-    written = []
+    completions: list[list[int]] = [[] for _ in prompts]
+    rows = list(range(len(prompts)))
     for _ in range(max_new_tokens):
-        output = model(
+        logits = model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=position,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
-        )
-        token = _choose(output.logits[:, -1].float(), temperature, generator)
-        token = token.masked_fill(finished, pad_token_id)
-        written.append(token)
-        finished = finished | (token == eos_token_id)
-        if bool(finished.all()):
+        ).logits
+        token = _choose(logits[:, -1].float(), temperature, generator)
+        for row, chosen in zip(rows, token.tolist(), strict=True):
+            completions[row].append(chosen)
+        going = (token != eos_token_id).nonzero()[:, 0]
+        if len(going) == 0:
             break
+        if len(going) < len(rows):
+            rows = [rows[index] for index in going.tolist()]
+            cache.batch_select_indices(going)
+            token, mask, position = token[going], mask[going], position[going]
         ids = token[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         position = position[:, -1:] + 1
-    rows = torch.stack(written, dim=1).tolist()
-    return [row[: row.index(eos_token_id) + 1] if eos_token_id in row else row for row in rows]
+    return completions
 
 
 def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:

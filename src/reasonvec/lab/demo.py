@@ -181,10 +181,12 @@ def _report(
             out=out / "report.html", results=page, story=story(results), vector=vector, provenance=provenance(vector)
         )
     results |= {"stages": dict(stages.seconds), "seconds": round(stages.total, 1)}
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     partial = out / ".results.json.partial"
-    partial.write_text(json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    partial.write_text(text + "\n")
     partial.rename(out / "results.json")
-    return results
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 def _versions() -> dict[str, str]:

@@ -61,7 +61,7 @@ class FineTuning:
 class Reinforcement:
     """The GRPO run through TRL: right or wrong is the only signal, no worked answers are shown."""
 
-    steps: int = 40
+    steps: int = 70
     """Optimizer steps, one on-policy update each."""
     prompts: int = 24
     """Problems a step."""

@@ -170,7 +170,7 @@ def sample(checkpoint: Checkpoint, name: str, reader: TensorReader) -> "np.ndarr
     if entry.size <= SAMPLE_BLOCKS * SAMPLE_ENTRIES:
         return tensor.read(0, entry.size)
     words = random_words(stream_key(0, "sample", name), 0, SAMPLE_BLOCKS)
-    starts = np.sort(words % np.uint64(entry.size - SAMPLE_ENTRIES))
+    starts = np.sort(words % np.uint64(entry.size - SAMPLE_ENTRIES + 1))
     return np.concatenate([tensor.read(int(start), int(start) + SAMPLE_ENTRIES) for start in starts])
 
 

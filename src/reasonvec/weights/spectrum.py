@@ -2,9 +2,9 @@
 reads the matrix in blocks of rows and never holds it whole.
 
 Power iteration on A'A from a random block, with oversampling (Halko, Martinsson, Tropp 2011, arXiv:0909.4061), one
-pass over the rows of A an iteration; all iterates together are the basis (block Krylov: Musco, Musco 2015, arXiv:1504.05477),
-which costs no further pass and is much closer where the spectrum is flat. The estimates never exceed the true values
-(Rayleigh-Ritz); on pure noise, the worst case, they fall some 6 % short.
+pass over the rows of A an iteration; all iterates together are the basis (block Krylov: Musco, Musco 2015,
+arXiv:1504.05477), which costs no further pass and is much closer where the spectrum is flat. The estimates never exceed
+the true values (Rayleigh-Ritz); on pure noise, the worst case, they fall some 6 % short.
 """
 
 from collections.abc import Iterator, Mapping
@@ -87,15 +87,16 @@ def _scaled(values: Array, delta: Delta, stack: Stack) -> Floats:
     wide: Array = values.astype(np.float64 if values.dtype == np.float64 else np.float32, copy=False)
     per_unit = 1 / max(delta.norm / delta.size**0.5, 1e-30)
     scaled = np.multiply(wide, per_unit, dtype=wide.dtype)
-    return scaled.astype(np.float32, copy=False).reshape(-1, stack.columns)
+    rows: Floats = scaled.astype(np.float32, copy=False).reshape(-1, stack.columns)
+    return rows
 
 
 def _blocks(delta: Delta, stack: Stack, reader: TensorReader) -> Iterator[tuple[int, Floats]]:
     """Runs of rows, not held against the checksum: the pass that measures does that."""
     dtype = STORED[delta.entry.dtype]
     for number, start, stop in _rows(stack):
-        raw: Array = np.empty((stop - start) * dtype.itemsize, np.uint8)
-        reader.read_into(delta.entry, start * dtype.itemsize, memoryview(raw))
+        raw = np.empty((stop - start) * dtype.itemsize, np.uint8)
+        reader.read_into(delta.entry, start * dtype.itemsize, raw.data)
         yield number, _scaled(raw.view(dtype), delta, stack)
 
 

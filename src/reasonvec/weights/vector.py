@@ -97,7 +97,14 @@ class Vector:
                            _read(file, path, entries, f"{name}#value", np.dtype("<f8"))) for name in names}  # fmt: skip
 
     def donor(self) -> Checkpoint:
-        """The base donor's small files, kept in the vector, as a checkpoint without tensors."""
+        """The base donor's small files, kept in the vector, as a checkpoint without tensors. Raises VectorError if they
+        do not match their checksums."""
+        for name, info in self.document["files"].items():
+            if name.startswith(f"{DONOR}/") and "sha256" in info:
+                digest = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
+                if digest != info["sha256"]:
+                    raise VectorError(f"{self.path / name} does not match its checksum in vector.json. The vector was "
+                                      f"damaged after it was made; copy or extract it again.")  # fmt: skip
         return Checkpoint(f"{self.location}/{DONOR}", self.path / DONOR, None, {})
 
 
