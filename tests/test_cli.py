@@ -149,6 +149,15 @@ def test_inspect_shows_every_tensor_when_asked(root):
     assert "model.layers.0.input_layernorm.weight" in rows
 
 
+def test_a_missing_extra_names_the_pip_line(root, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("reasonvec.lab")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = run("demo")
+    assert result.exit_code == 1
+    assert 'pip install "reasonvec[demo]"' in result.stderr
+
+
 def test_a_figure_is_drawn_and_never_over_another(root):
     assert run("inspect", "vector", "--plot", "figure.svg").exit_code == 0
     assert (root / "figure.svg").read_text().startswith("<?xml")

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from reasonvec.errors import ReasonvecError, UsageError
+from reasonvec.errors import MissingExtraError, ReasonvecError, UsageError
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
@@ -312,9 +312,24 @@ def demo(out: Path, seed: int) -> None:
 
     Takes some minutes on two cores. Needs the extra: pip install "reasonvec[demo]".
     """
-    from reasonvec.lab.demo import demo as run
+    with _needs("demo"):
+        from reasonvec.lab.demo import demo as run
 
     run(out=out, seed=seed)
+
+
+@contextlib.contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """Imports within need the packages of an extra; says how to install them where they are missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("reasonvec"):
+            raise
+        raise MissingExtraError(
+            f"This command needs {error.name}, which is not installed. It comes with an extra: "
+            f'pip install "reasonvec[{extra}]"'
+        ) from error
 
 
 @contextlib.contextmanager

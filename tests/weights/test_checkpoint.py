@@ -8,6 +8,7 @@ import pytest
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.checkpoint import layer_of, open_checkpoint
 from reasonvec.weights.hub import locate_checkpoint
+from reasonvec.weights.provenance import describe_checkpoint
 from tests.checkpoints import random_tensors, write
 
 
@@ -191,3 +192,24 @@ def test_the_layer_is_the_first_number_among_the_components(name, layer):
 
 def test_a_checkpoint_without_tensors_is_refused(tmp_path):
     refused(write(tmp_path / "c", {}), "no tensors")
+
+
+def test_a_hub_id_is_found_in_the_cache_with_its_revision(tmp_path, tensors, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--owner--name"
+    for revision, commit in (("main", "a" * 40), ("v2", "b" * 40)):
+        snapshot = write(repository / "snapshots" / commit, tensors if revision == "main" else random_tensors(1))
+        (repository / "blobs").mkdir(exist_ok=True)
+        blob = repository / "blobs" / (commit[0] * 64)
+        (snapshot / "model.safetensors").rename(blob)
+        (snapshot / "model.safetensors").symlink_to(f"../../blobs/{blob.name}")
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    monkeypatch.chdir(tmp_path)
+    assert locate_checkpoint("owner/name", offline=True).revision == "a" * 40
+    assert locate_checkpoint("owner/name@v2", offline=True).revision == "b" * 40
+    described = describe_checkpoint(locate_checkpoint("owner/name@v2", offline=True), {})
+    assert described["location"] == "owner/name@v2"
+    assert described["files"]["model.safetensors"]["sha256"] == "b" * 64

@@ -413,6 +413,25 @@ def test_integers_are_carried_when_the_donors_agree(donors):
     assert np.array_equal(read(root / "i/out")["table"], np.arange(5))
 
 
+def test_8_bit_floats_are_carried_too(tmp_path):
+    def checkpoint(role, scale):
+        weight = (np.arange(4) * scale).astype(BF16)
+        header = {"q": {"dtype": "F8_E4M3", "shape": [2, 3], "data_offsets": [8, 14]},
+                  "w": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}}  # fmt: skip
+        text = json.dumps(header).encode()
+        (tmp_path / role).mkdir()
+        content = len(text).to_bytes(8, "little") + text + weight.tobytes() + b"abcdef"
+        (tmp_path / role / "model.safetensors").write_bytes(content)
+
+    for role, scale in (("base", 1), ("tuned", 2), ("target", 4)):
+        checkpoint(role, scale)
+    assert list(make_vector(tmp_path).vector.carried) == ["q"]
+    add(tmp_path)
+    written = (tmp_path / "out/model.safetensors").read_bytes()
+    assert written.endswith(b"abcdef")
+    assert np.frombuffer(written[-14:-6], BF16).astype(float).tolist() == [0, 5, 10, 15]
+
+
 def test_integers_that_differ_between_donors_are_refused(donors):
     root, tensors = donors
     write(root / "i/base", {**tensors["base"], "table": np.arange(5)})
@@ -505,6 +524,19 @@ def test_a_flipped_byte_in_a_vector_is_found_and_nothing_is_left(donors):
     with pytest.raises(VectorError, match="does not match its checksum in vector.json"):
         add(root)
     assert everything_under(root) == before
+
+
+@pytest.mark.parametrize("file", ["residual/residual.safetensors", "donor/config.json"])
+def test_a_flipped_byte_beside_the_deltas_is_found(tmp_path, file):
+    for role, value in (("base", 1.0), ("tuned", 2.0**-60), ("target", 1.0)):
+        write(tmp_path / role, {"w": np.array([value], BF16)})
+    make_vector(tmp_path)
+    path = tmp_path / "vector" / file
+    data = bytearray(path.read_bytes())
+    data[-4] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(VectorError, match="does not match its checksum"):
+        add(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["version", "edited", "not json", "gone", "cut"])

@@ -90,21 +90,26 @@ class Vector:
         names = [name for name, delta in self.deltas.items() if delta.residual]
         if not names:
             return {}
+        self._check_file(str(RESIDUAL))
         path = self.path / RESIDUAL
         entries, _ = read_header(path)
         with path.open("rb") as file:
             return {name: (_read(file, path, entries, f"{name}#index", np.dtype("<i8")),
                            _read(file, path, entries, f"{name}#value", np.dtype("<f8"))) for name in names}  # fmt: skip
 
+    def _check_file(self, name: str) -> None:
+        """Raise VectorError if one of the small files does not match its checksum."""
+        digest = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
+        if digest != self.document["files"].get(name, {}).get("sha256"):
+            raise VectorError(f"{self.path / name} does not match its checksum in vector.json. The vector was damaged "
+                              f"after it was made; copy or extract it again.")  # fmt: skip
+
     def donor(self) -> Checkpoint:
         """The base donor's small files, kept in the vector, as a checkpoint without tensors. Raises VectorError if they
         do not match their checksums."""
-        for name, info in self.document["files"].items():
-            if name.startswith(f"{DONOR}/") and "sha256" in info:
-                digest = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
-                if digest != info["sha256"]:
-                    raise VectorError(f"{self.path / name} does not match its checksum in vector.json. The vector was "
-                                      f"damaged after it was made; copy or extract it again.")  # fmt: skip
+        for name in self.document["files"]:
+            if name.startswith(f"{DONOR}/"):
+                self._check_file(name)
         return Checkpoint(f"{self.location}/{DONOR}", self.path / DONOR, None, {})
 
 
