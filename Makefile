@@ -1,6 +1,6 @@
 # Everything a newcomer types. `make demo` and `make test` set up what is missing first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types docs torture bench lab-seeds clean
+.PHONY: help setup demo test check lint types docs torture lab-seeds clean
 
 BIN := .venv/bin
 DEMO ?= demo
@@ -38,11 +38,8 @@ docs-check: setup
 torture: setup ## kill extract, apply and transfer at every instant; long
 	@REASONVEC_TORTURE=1 $(BIN)/python -m pytest -q tests/weights/test_output.py -k kill
 
-bench: setup ## build Qwen2.5-0.5B-shaped checkpoints and time the weight commands on them
-	@$(BIN)/python benchmarks/weights.py
-
 lab-seeds: setup ## five fresh seeds of the demo; writes the table in docs/lab.md
 	@$(BIN)/python benchmarks/lab_seeds.py
 
 clean: ## remove what was made, .venv excepted
-	@rm -rf demo bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
