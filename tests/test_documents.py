@@ -1,0 +1,36 @@
+"""Documents that stay true: links lead somewhere, commands and options that are named exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from reasonvec.cli import main
+
+REPOSITORY = Path(__file__).parent.parent
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(document):
+    for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        assert link.startswith("https://") or (document.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_commands_and_their_options_exist(document):
+    for line in re.findall(r"^reasonvec (.*)$", document.read_text(), re.MULTILINE):
+        command, *words = line.split("#")[0].split()
+        assert command in main.commands, line
+        known = {option for parameter in main.commands[command].params for option in parameter.opts}
+        for word in words:
+            assert not word.startswith("--") or word in known, f"{document.name}: reasonvec {command} has no {word}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_make_targets_exist(document):
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"`make ([a-z-]+)", document.read_text()) + re.findall(
+        r"^make ([a-z-]+)", document.read_text(), re.MULTILINE
+    ):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{document.name}: make {target}"
