@@ -29,6 +29,8 @@ class _Main(click.Group):
             # the reader of stdout has gone (`| head`); nobody is left to tell
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
+        except OSError as error:
+            _fail(ReasonvecError(f"{error.filename or 'A file'}: {error.strerror or error}."), 1)
         except KeyboardInterrupt:
             _fail(
                 ReasonvecError("interrupted. A vector or checkpoint that was being written goes on with --resume."), 130
@@ -40,8 +42,13 @@ class _Main(click.Group):
 def _fail(error: Exception, status: int) -> None:
     if os.environ.get("REASONVEC_DEBUG"):
         traceback.print_exc()
-    click.echo(f"reasonvec: {error}", err=True)
+    click.echo(f"reasonvec: {_plain(str(error))}", err=True)
     raise click.exceptions.Exit(status)
+
+
+def _plain(text: str) -> str:
+    """Without what could steer a terminal: names in messages come from files that nobody vouches for."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 class _Alpha(click.ParamType):  # type: ignore[type-arg]
@@ -347,7 +354,7 @@ def _progress(verb: str) -> Iterator[Callable[[int], None]]:
 
 def _warn(warnings: tuple[str, ...]) -> None:
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {_plain(warning)}", err=True)
 
 
 def _next(*commands: str) -> None:

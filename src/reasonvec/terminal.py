@@ -40,7 +40,7 @@ def comparison(comparison: Comparison) -> RenderableType:
     """The vectors with a number each, then every pair of them, overall and by layer."""
     vectors = _table("vector", "", "norm")
     for number, (name, norm) in enumerate(zip(comparison.vectors, comparison.norms, strict=True), 1):
-        vectors.add_row(str(number), _safe(name), f"{norm:.4g}")
+        vectors.add_row(str(number), Text(_safe(name)), f"{norm:.4g}")
     name_column = vectors.columns[1]
     name_column.justify, name_column.overflow, name_column.no_wrap = "left", "fold", False
     return Group(vectors, *(_pair(pair, comparison) for pair in comparison.pairs))
@@ -82,8 +82,8 @@ def application(application: Application) -> RenderableType:
     wrote = "would write" if application.realised is None else "wrote"
     facts = [
         (wrote, f"{application.out}: {_size(total)} in {len(application.shards)} file(s)"),
-        ("changed", f"{application.changed_tensors} tensors"),
-        ("kept", f"{application.kept_tensors} tensors, bit for bit"),
+        ("added to", f"{application.changed_tensors} tensors"),
+        ("not added to", f"{application.kept_tensors} tensors"),
     ]
     if application.realised:
         facts.append(("realised", f"{_percent(application.realised.overall, 2)} of the requested change"))
@@ -156,8 +156,8 @@ def _kinds(inspection: Inspection) -> Table:
 
 
 def _tensors(inspection: Inspection) -> Table:
-    changes = {_safe(tensor.name): tensor.change for tensor in inspection.tensors}
-    table = _changes("tensor", changes, {_safe(t.name): t.energy for t in inspection.tensors if t.energy})
+    changes = {tensor.name: tensor.change for tensor in inspection.tensors}
+    table = _changes("tensor", changes, {tensor.name: tensor.energy for tensor in inspection.tensors if tensor.energy})
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     return table
 
@@ -168,7 +168,7 @@ def _changes(what: str, rows: Mapping[str, Change], energies: Mapping[str, Mappi
     for name, change in rows.items():
         shares = [_percent(energies.get(name, {}).get(rank), 0) for rank in ranks]
         table.add_row(
-            name,
+            Text(_safe(name)),
             f"{change.parameters:,}",
             f"{change.norm:.3g}",
             _percent(change.relative_norm, 2),

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reasonvec.errors import OutputError
+from reasonvec.errors import MissingExtraError, OutputError
 from reasonvec.evaluation.statistics import exact_mcnemar
 from reasonvec.lab.demo import MARKER, demo
 from reasonvec.lab.recipe import FineTuning, Pretraining, Recipe, Reinforcement
 from reasonvec.lab.world import KINDS
+from reasonvec.training import require
 from tests.lab.tiny import SHAPE
 
 pytestmark = pytest.mark.lab
@@ -63,6 +64,7 @@ def test_every_arm_answers_every_kind(finished: tuple[Path, dict[str, Any]]) -> 
     for arm in ARMS:
         pooled = sum(measured[arm, kind]["correct"] for kind in kinds if kind != "aux")
         assert (measured[arm, "all"]["n"], measured[arm, "all"]["correct"]) == (9 * PROBLEMS, pooled)
+    assert all(entry["correct"] <= entry["finished"] <= entry["n"] for entry in results["arms"])
     assert measured["target", "start"]["alpha"] == 0.0
     assert measured["target-1.0v", "start"]["alpha"] == -1.0
     assert measured["random-1", "start"]["alpha"] is None
@@ -112,3 +114,8 @@ def test_somebody_elses_directory_is_refused_and_left_alone(tmp_path: Path, what
         demo(tmp_path / "out", recipe=RECIPE)
     assert precious.read_text() == "mine"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [precious]
+
+
+def test_a_missing_package_names_the_pip_line() -> None:
+    with pytest.raises(MissingExtraError, match=r'not installed: no_such_package\. .*pip install "reasonvec\[demo\]"'):
+        require("demo", "torch", "no_such_package")

@@ -1,9 +1,12 @@
 """SFT and GRPO through TRL: an ordinary checkpoint comes out, it has learned, and nothing else is left behind."""
 
 import json
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 import trl
@@ -11,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from reasonvec.errors import CheckpointError, OutputError
+from reasonvec.training.checkpoints import load_checkpoint, save_checkpoint
 from reasonvec.training.grpo import sample_on_one_device, train_grpo
 from reasonvec.training.rewards import answer_reward
 from reasonvec.training.sft import train_sft
@@ -147,6 +151,38 @@ def test_the_reward_is_the_grader_and_needs_an_end() -> None:
     ) == [1.0, 0.0, 0.0, 0.0]
     chat = [[{"role": "assistant", "content": "so 7"}]]
     assert reward(completions=chat, completion_ids=[[5, 1]], gold=["7"]) == [1.0]
+
+
+def test_training_phones_nowhere(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL reports its use to the Hub by default; here not even a name is looked up."""
+    looked_up: list[object] = []
+
+    def refuse(*where: object, **others: object) -> None:
+        looked_up.append(where)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    config = trl.SFTConfig(**_settings(tmp_path / "scratch", max_steps=1, per_device_train_batch_size=2))
+    train_sft(checkpoint=checkpoint, examples=[LESSON] * 2, config=config, out=tmp_path / "sft")
+    time.sleep(0.5)  # reports are sent from a thread
+    assert looked_up == []
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_checkpoint(checkpoint)
+
+    def full(*where: object, **others: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tokenizer, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(model, tokenizer, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_output_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

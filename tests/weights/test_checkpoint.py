@@ -139,7 +139,7 @@ def test_the_layout_of_the_hub_cache_is_followed(tmp_path, tensors):
     assert open_checkpoint(snapshot).small_files() == ["config.json"]
     (snapshot / "config.json").unlink()
     (snapshot / "config.json").symlink_to("/etc/passwd")
-    with pytest.raises(CheckpointError, match="outside the checkpoint"):
+    with pytest.raises(CheckpointError, match="outside of"):
         open_checkpoint(snapshot).small_files()
 
 
@@ -178,7 +178,7 @@ def test_unreadable_weights_are_a_clear_error(tmp_path, tensors):
     (path / "model.safetensors").unlink()
     os.mkfifo(path / "other")
     (path / "model.safetensors").mkdir()
-    refused(path, "cannot be read: Is a directory")
+    refused(path, "cannot be read: it is a directory")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from reasonvec.errors import VectorError, VerificationError
 from reasonvec.weights import Options, apply, extract, transfer, verify, write_permuted, write_random
-from reasonvec.weights.vector import format_document
+from reasonvec.weights.documents import format_document
 from tests.checkpoints import moved, random_tensors, read, write
 
 
@@ -57,7 +57,7 @@ def test_a_receipt_that_lies_is_found_by_computing_again(root):
     receipt["vectors"][0]["alpha"] = 0.8
     file.write_bytes(format_document(receipt))
     assert verify(root / "applied", checksums_only=True)
-    with pytest.raises(VerificationError, match="is not what its receipt says"):
+    with pytest.raises(VerificationError, match="is not what it says it is: realised_alpha"):
         verify(root / "applied")
 
 
@@ -66,7 +66,7 @@ def test_a_donor_that_changed_is_found(root):
     tensors["model.norm.weight"] = tensors["model.norm.weight"] * 2
     (root / "tuned").rename(root / "old")
     write(root / "tuned", tensors)
-    with pytest.raises(VerificationError, match=r"'model.norm.weight' is not .*tuned minus .*base"):
+    with pytest.raises(VerificationError, match=r"vector is not what it says it is: donors.tuned.fingerprint is"):
         verify(root / "vector")
 
 
@@ -85,7 +85,9 @@ def test_a_directory_of_somebody_else_is_no_claim(root):
 def test_the_receipt_says_who_made_this_of_what(root):
     receipt = json.loads((root / "applied/reasonvec.json").read_text())
     vector = json.loads((root / "vector/vector.json").read_text())
-    assert receipt["vectors"] == [{"location": str(root / "vector"), "fingerprint": vector["sha256"], "alpha": 0.7}]
+    assert receipt["vectors"] == [
+        {"location": str(root / "vector"), "revision": None, "fingerprint": vector["sha256"], "alpha": 0.7}
+    ]
     assert receipt["target"]["location"] == str(root / "target")
     assert receipt["options"]["rounding"] == "stochastic"
     assert set(receipt["realised_alpha"]["layers"]) == {"0", "1", "other"}

@@ -40,18 +40,19 @@ def draw_problems(seed: int, *, count: int) -> list[Problem]:
 
 
 def accuracies(arms: Sequence[Arm], measured: Measured) -> list[dict[str, Any]]:
-    """One entry an arm and kind: how many of how many were right."""
+    """One entry an arm and kind: how many of how many were right, and how many ended before the length limit."""
     return [
         {
             "arm": arm.name,
             "kind": kind,
-            "n": len(right),
-            "correct": sum(right),
+            "n": len(outcomes),
+            "correct": sum(outcome.correct for outcome in outcomes),
+            "finished": sum(outcome.finished for outcome in outcomes),
             "alpha": arm.alpha,
             "group": arm.group,
         }
         for arm in arms
-        for kind, right in _by_kind(measured[arm.name]).items()
+        for kind, outcomes in _by_kind(measured[arm.name]).items()
     ]
 
 
@@ -60,9 +61,9 @@ def differences(arms: Sequence[Arm], measured: Measured) -> list[dict[str, Any]]
     pairs = [(arm.name, "target") for arm in arms if arm.group in ("sweep", "control")]
     pairs += [("grpo", "sft"), ("sft", "ancestor"), ("target", "ancestor")]
     return [
-        _difference(arm, baseline, kind, _by_kind(measured[arm])[kind], right)
+        _difference(arm, baseline, kind, _by_kind(measured[arm])[kind], outcomes)
         for arm, baseline in pairs
-        for kind, right in _by_kind(measured[baseline]).items()
+        for kind, outcomes in _by_kind(measured[baseline]).items()
     ]
 
 
@@ -90,7 +91,7 @@ def examples(arms: Sequence[Arm], measured: Measured, enhanced: str) -> list[dic
     for index, (before, after) in enumerate(zip(measured["target"], measured[enhanced], strict=True)):
         if before.completion != after.completion:
             found.setdefault(before.problem.kind, index)
-    shown = [arm.name for arm in arms if arm.group != "control"]
+    shown = [arm.name for arm in arms if arm.group in ("donor", "target") or arm.alpha in (-1.0, 0.5, 1.0, 2.0)]
     return [
         {
             "kind": kind,
@@ -103,17 +104,23 @@ def examples(arms: Sequence[Arm], measured: Measured, enhanced: str) -> list[dic
     ]
 
 
-def _by_kind(outcomes: Sequence[Outcome]) -> dict[str, list[bool]]:
-    """Right or wrong in the problems' order, by kind, and pooled."""
-    found: dict[str, list[bool]] = {}
+def _by_kind(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """Outcomes in the problems' order, by kind, and pooled."""
+    found: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        found.setdefault(outcome.problem.kind, []).append(outcome.correct)
-    found[ALL] = [outcome.correct for outcome in outcomes if outcome.problem.kind != SIDE_TASKS]
+        found.setdefault(outcome.problem.kind, []).append(outcome)
+    found[ALL] = [outcome for outcome in outcomes if outcome.problem.kind != SIDE_TASKS]
     return found
 
 
-def _difference(arm: str, baseline: str, kind: str, right: list[bool], before: list[bool]) -> dict[str, Any]:
-    difference = paired_difference(right, before)
+def _difference(
+    arm: str, baseline: str, kind: str, after: Sequence[Outcome], before: Sequence[Outcome]
+) -> dict[str, Any]:
+    if [outcome.problem for outcome in after] != [outcome.problem for outcome in before]:
+        raise ValueError(
+            f"{arm} and {baseline} did not answer the same problems of kind {kind}; nothing can be paired."
+        )
+    difference = paired_difference([outcome.correct for outcome in after], [outcome.correct for outcome in before])
     return {
         "arm": arm,
         "baseline": baseline,

@@ -33,7 +33,8 @@ def demo(out: Path, seed: int = 0, recipe: Recipe | None = None) -> dict[str, An
     """Train donors and target, extract, check, apply, measure and report into `out`; returns what results.json holds.
 
     A former demo in `out` is replaced; anything else there is an OutputError. Everything random follows from `seed`.
-    The target is trained, and half of the arms are measured, in a second process: two cores are put to use.
+    The target is trained, and half of the arms are measured, in a second process, so that two cores are put to use; a
+    script that calls this needs the usual `if __name__ == "__main__":`.
     """
     recipe = recipe or Recipe()
     out = out.absolute()

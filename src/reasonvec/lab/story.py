@@ -10,7 +10,6 @@ Results = Mapping[str, Any]
 def story(results: Results) -> dict[str, Any]:
     """The report's words around the numbers; results of single stages are filled in from `results`."""
     recipe = results["recipe"]
-    share = 100 // 7
     return {
         "title": "Can what one model learned by reward be handed to another by addition?",
         "lead": (
@@ -60,8 +59,8 @@ def story(results: Results) -> dict[str, Any]:
             {
                 "title": "Measure everyone on the same problems",
                 "text": (
-                    f"Problems that no training text contains (one in seven of all problems is kept aside, about "
-                    f"{share} %), the same ones for every model, so that each comparison is problem by problem."
+                    "Problems that no training text contains (one in seven of all there are is kept aside), the same "
+                    "ones for every model, so that each comparison is problem by problem."
                 ),
                 "result": f"{_problems(results)} problems, {len({arm['arm'] for arm in results['arms']})} models",
             },

@@ -129,7 +129,7 @@ def equal_bytes(a: TensorEntry, b: TensorEntry, reader: TensorReader) -> bool:
     """Whether two tensors of one dtype and shape are the same bit for bit."""
     if (a.dtype, a.shape, a.nbytes) != (b.dtype, b.shape, b.nbytes):
         return False
-    first, second = bytearray(_BLOCK), bytearray(_BLOCK)
+    first, second = bytearray(min(_BLOCK, a.nbytes)), bytearray(min(_BLOCK, a.nbytes))
     for start in range(0, a.nbytes, _BLOCK):
         count = min(_BLOCK, a.nbytes - start)
         reader.read_into(a, start, memoryview(first)[:count])
@@ -175,8 +175,9 @@ class Twins:
 
     def __init__(self, checkpoint: Checkpoint, reader: TensorReader) -> None:
         self._tensors, self._reader = checkpoint.tensors, reader
-        # a first look at 4 KiB of each; only those that agree there are read whole
-        self._alike: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
+        self._digests: dict[str, str] = {}
+        # a first look at three places of each; only those that agree there are read whole
+        self._alike: dict[_Look, list[str]] = {}
         for name in sorted(self._tensors):
             if key := self._key(name):
                 self._alike.setdefault(key, []).append(name)
@@ -185,19 +186,31 @@ class Twins:
         """The names of the other tensors that equal `name` bit for bit, sorted."""
         key = self._key(name)
         alike = self._alike[key] if key else []
-        mine = self._tensors[name]
-        return [o for o in alike if o != name and equal_bytes(mine, self._tensors[o], self._reader)]
+        return [o for o in alike if o != name and self._digest(o) == self._digest(name)]
 
-    def _key(self, name: str) -> tuple[str, tuple[int, ...], bytes] | None:
+    def _digest(self, name: str) -> str:
+        if name not in self._digests:
+            self._digests[name] = self._reader.sha256(self._tensors[name])
+        return self._digests[name]
+
+    def _key(self, name: str) -> "_Look | None":
         entry = self._tensors[name]
-        if len(entry.shape) < 2:
+        if len(entry.shape) < 2 or not entry.nbytes:
             return None
-        head = bytearray(min(4096, entry.nbytes))
-        self._reader.read_into(entry, 0, memoryview(head))
+        count = min(_LOOK, entry.nbytes)
+        looks = []
+        for start in (0, (entry.nbytes - count) // 2, entry.nbytes - count):
+            look = bytearray(count)
+            self._reader.read_into(entry, start, memoryview(look))
+            looks.append(bytes(look))
         unit = max(1, BITS_PER_ENTRY[entry.dtype] // 8)
-        if head == head[:unit] * (len(head) // unit):
+        if all(look == looks[0][:unit] * (count // unit) for look in looks):
             return None
-        return entry.dtype, entry.shape, bytes(head)
+        return entry.dtype, entry.shape, looks[0], looks[1], looks[2]
+
+
+_Look = tuple[str, tuple[int, ...], bytes, bytes, bytes]
+_LOOK = 4096
 
 
 def match_target(vector: Vector, target: Checkpoint, names: NameFilter) -> tuple[dict[str, str], list[Misfit]]:
@@ -233,16 +246,16 @@ def match_names(
                 misfits += _absent(name, deltas, tied, target)
             elif name in deltas:
                 misfits += _fit(name, deltas[name], entry)
+                misfits += _untied(name, tied, target, twins)
                 pairs[name] = name
             elif name in carried:
                 misfits += _fit_carried(name, carried[name], entry)
-            elif copies := [twin for twin in twins.of(name) if twin in deltas]:
+            elif copies := [twin for twin in twins.of(name) if twin in deltas and twin in names]:
                 pairs[name] = copies[0]  # the target stores its tied tensor, the donors do not
-            elif name in tied:
-                detail = f"the donors tie it to {tied[name]}, the target has weights of its own there"
-                misfits.append(Misfit(name, "tied", detail))
             else:
-                misfits.append(Misfit(name, "extra", "in the target, not in the vector"))
+                misfits += _untied(name, tied, target, twins) or [
+                    Misfit(name, "extra", "in the target, not in the vector")
+                ]
         misfits += _half_ties(pairs, target, names, twins)
     return pairs, misfits
 
@@ -253,6 +266,13 @@ def _absent(name: str, deltas: Mapping[str, Form], tied: Mapping[str, str], targ
     if may_tie(target) and any(partner in target.tensors and partner in deltas for partner in partners):
         return []
     return [Misfit(name, "missing", "in the vector, missing in the target")]
+
+
+def _untied(name: str, tied: Mapping[str, str], target: Checkpoint, twins: Twins) -> list[Misfit]:
+    """Two tensors that are one in the donors and two in the target: the delta of the one is not that of the other."""
+    if name not in tied or tied[name] not in target.tensors or tied[name] in twins.of(name):
+        return []
+    return [Misfit(name, "tied", f"the donors tie it to {tied[name]}, the target has weights of its own there")]
 
 
 def _fit(name: str, form: Form, entry: TensorEntry) -> list[Misfit]:

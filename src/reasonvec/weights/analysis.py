@@ -11,7 +11,7 @@ from typing import Any
 from reasonvec.errors import CheckpointError, UsageError, VectorError
 from reasonvec.weights.arithmetic import STEP_BINS
 from reasonvec.weights.checkpoint import Checkpoint, layer_of, tensor_reader
-from reasonvec.weights.hub import locate_checkpoint, locate_vector
+from reasonvec.weights.hub import locate_checkpoint, locate_vector, recorded_location
 from reasonvec.weights.modules import KINDS, kind_of
 from reasonvec.weights.relation import relate
 from reasonvec.weights.sources import StoredDeltas
@@ -201,16 +201,17 @@ def _relation(vector: Vector, ancestor: str | Path, offline: bool) -> dict[str, 
         raise UsageError(f"{vector.location} is a control made of another vector; it has no donors to relate.")
     tuned, base = (_donor(vector, role, offline) for role in ("tuned", "base"))
     return relate(
-        tuned=tuned, base=base, ancestor=locate_checkpoint(ancestor, offline=offline), names=vector.deltas
+        tuned=tuned,
+        base=base,
+        ancestor=locate_checkpoint(ancestor, offline=offline),
+        names=[name for name in vector.deltas if name not in vector.tied],
     ).to_json()
 
 
 def _donor(vector: Vector, role: str, offline: bool) -> Checkpoint:
     """The donor at the place where it was at extraction, if it still looks the same."""
     info = vector.document["donors"][role]
-    location, revision = str(info["location"]), info["revision"]
-    if revision and "@" not in location:
-        location = f"{location}@{revision}"
+    location = recorded_location(info)
     try:
         donor = locate_checkpoint(location, offline=offline)
     except CheckpointError as error:

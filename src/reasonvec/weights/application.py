@@ -12,23 +12,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reasonvec.errors import IncompatibleError, UsageError
-from reasonvec.weights.alignment import Misfit, NameFilter, listing, match_donors, match_names
+from reasonvec.weights.alignment import Misfit, NameFilter, Twins, listing, match_donors, match_names
+from reasonvec.weights.arithmetic import stream_key
 from reasonvec.weights.checkpoint import INDEX, SINGLE, Checkpoint, TensorReader, layer_of, tensor_reader
 from reasonvec.weights.compatibility import donor_findings, includes_embedding
+from reasonvec.weights.documents import format_document
 from reasonvec.weights.dtypes import BITS_PER_ENTRY, FLOATS, format_named
 from reasonvec.weights.enhance import Enhanced, Sink, copy_tensor, enhance_tensor
 from reasonvec.weights.findings import Finding
 from reasonvec.weights.hub import locate_checkpoint, locate_vector
 from reasonvec.weights.output import Staging, check_output, staged
-from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, fingerprint, input_identity, tool
+from reasonvec.weights.provenance import (
+    absolute,
+    check_unchanged,
+    describe_checkpoint,
+    fingerprint,
+    input_identity,
+    tool,
+)
 from reasonvec.weights.receipt import FORMAT, FORMAT_VERSION, RECEIPT, RealisedAlpha
 from reasonvec.weights.safetensors_header import TensorEntry, format_header
 from reasonvec.weights.sources import DeltaSource, DonorDeltas, StoredDeltas
-from reasonvec.weights.vector import Vector, format_document
+from reasonvec.weights.vector import Vector
 from reasonvec.weights.vector_writer import file_checksums
 
 Rounding = Literal["nearest", "stochastic"]
 Progress = Callable[[int], None]
+
+MOST = 1e30
+"""Alphas beyond this would leave the range of float32 with any delta."""
 
 MISSED = 0.05
 """A realised alpha further from the requested one than this share is worth a warning."""
@@ -165,7 +177,8 @@ def plan_apply(
 
 def describe_vector(vector: Vector, alpha: float) -> dict[str, Any]:
     """What a receipt says of a vector."""
-    return {"location": str(Path(vector.location).absolute()), "fingerprint": vector.fingerprint, "alpha": alpha}
+    return {"location": absolute(vector.location), "revision": vector.revision, "fingerprint": vector.fingerprint,
+            "alpha": alpha}  # fmt: skip
 
 
 def transfer(
@@ -208,6 +221,8 @@ def plan_transfer(
     job = Job("transfer", checkpoint, options, donors, {"alpha": alpha})
     # a pattern may match names of the donors or of the target only; `add` checks it against all of them
     match = match_donors(donors[0], donors[1], job.names)
+    if not match.computed:
+        raise IncompatibleError(f"{tuned} and {base} have no floating-point tensor in common; there is no difference.")
     source = DonorDeltas(donors[0], donors[1], match)
     job.add([(alpha, source, donors[1])])
     return job
@@ -225,6 +240,7 @@ class Job:
         self.described = dict(described)
         self.names = NameFilter(options.only, options.skip)
         self.terms: list[Term] = []
+        self._twins: Twins | None = None
         self.warnings: list[str] = []
 
     def add(self, summands: Sequence[tuple[float, DeltaSource, Checkpoint]]) -> None:
@@ -237,8 +253,8 @@ class Job:
         misfits: dict[str, list[Misfit]] = {}
         findings: list[Finding] = []
         for alpha, source, donor in summands:
-            if not math.isfinite(alpha):
-                raise UsageError(f"alpha is {alpha}; it must be a finite number.")
+            if not abs(alpha) <= MOST:
+                raise UsageError(f"alpha is {alpha}; it must be a finite number, at most {MOST:g} in size.")
             pairs, bad = match_names(
                 source.forms, source.carried, source.left_out, source.tied, self.target, self.names
             )
@@ -298,17 +314,26 @@ class Job:
         if not active and dtype == entry.dtype:
             return copy_tensor(entry, reader, sink)
         terms = [(alpha, source.open(delta, reader)) for alpha, source, delta in active]
-        seed = self.options.seed if self.options.rounding == "stochastic" and active else None
-        return enhance_tensor(entry, FLOATS[dtype], terms, reader, sink, stochastic_seed=seed)
+        key = None
+        if self.options.rounding == "stochastic" and active:
+            # tied tensors share a stream, so that they stay equal
+            first = min([name, *self.twins(name, reader)])
+            key = stream_key(self.options.seed, "rounding", first)
+        return enhance_tensor(entry, FLOATS[dtype], terms, reader, sink, stochastic_key=key)
 
-    def small_files(self) -> dict[str, bytes]:
-        """Everything beside weights that the output takes over from the target."""
-        files = {name: self.target.text(name) or b"" for name in self.target.small_files()}
-        if self.options.dtype != "keep" and "config.json" in files:
-            config = dict(self.target.config)
-            config["torch_dtype" if "torch_dtype" in config else "dtype"] = self.options.dtype
-            files["config.json"] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
-        return files
+    def twins(self, name: str, reader: TensorReader) -> list[str]:
+        """The tensors of the target that are copies of this one."""
+        if self._twins is None:
+            self._twins = Twins(self.target, reader)
+        return self._twins.of(name)
+
+    def configuration(self) -> bytes | None:
+        """The output's config.json where it is not the target's own: another dtype is written into it."""
+        if self.options.dtype == "keep" or not self.target.config:
+            return None
+        fields = [field for field in ("torch_dtype", "dtype") if field in self.target.config] or ["dtype"]
+        config: dict[str, Any] = self.target.config | dict.fromkeys(fields, self.options.dtype)
+        return (json.dumps(config, indent=2) + "\n").encode()
 
     def run(self, out: Path, *, dry_run: bool, resume: bool, force: bool, progress: Progress) -> Application:
         """Write the output, or with `dry_run` only say what would be written."""
@@ -330,21 +355,24 @@ class Job:
         identity = input_identity(self.inputs)
         plan = {"operation": self.operation, "tool": tool(), "inputs": identity, "options": self.options.to_json(),
                 **self.described}  # fmt: skip
-        small = self.small_files()
-        needed = sum(shard.nbytes for shard in shards) + sum(len(content) for content in small.values())
+        small = self.target.small_files()
+        needed = sum(shard.nbytes for shard in shards) + sum((self.target.path / n).stat().st_size for n in small)
         with staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging:
             with tensor_reader() as reader:
                 for shard in shards:
                     self._write_shard(shard, staging, reader, progress)
-            for name, content in small.items():
-                staging.put(name, content)
+            for name in small:
+                staging.copy(name, self.target.path / name)
+            if configuration := self.configuration():
+                staging.put("config.json", configuration)
             if len(shards) > 1:
                 staging.put(INDEX, _index(shards))
             check_unchanged(self.inputs, identity)
-            realised = self._realised(staging.finished)
+            claims = self.claims(shards, staging.finished)
+            files = file_checksums(staging, RECEIPT, without={shard.name for shard in shards})
             # written last: its presence means that the checkpoint is whole
-            staging.put(RECEIPT, self._receipt(staging, shards, realised))
-        return realised
+            staging.put(RECEIPT, format_document({**claims, "files": files}))
+        return self.realised(staging.finished)
 
     def _write_shard(self, shard: Shard, staging: Staging, reader: TensorReader, progress: Progress) -> None:
         header = format_header(shard.tensors, {"format": "pt"})
@@ -358,17 +386,22 @@ class Job:
                 def sink(offset: int, data: memoryview, begin: int = begin) -> None:
                     staging.write(shard.name, begin + offset, data)
 
-                record = {**self.compute(name, reader, sink).to_json(), "donors": self._donor_digests(name)}
+                record = self.record(name, reader, sink)
                 staging.finish(name, record, self.target.tensors[name].nbytes)
             progress(self.target.tensors[name].nbytes)
             position += math.prod(shape) * BITS_PER_ENTRY[dtype] // 8
+        staging.complete(shard.name)
+
+    def record(self, name: str, reader: TensorReader, sink: Sink) -> dict[str, Any]:
+        """Stream one tensor of the output to `sink`; what the journal keeps of it."""
+        return {**self.compute(name, reader, sink).to_json(), "donors": self._donor_digests(name)}
 
     def _donor_digests(self, name: str) -> dict[str, tuple[str, str]]:
         """By name of the delta, the SHA-256 of what was read of tuned and of base for this tensor."""
         return {delta: source.digests[delta] for _, source, delta in self.active(name)
                 if isinstance(source, DonorDeltas)}  # fmt: skip
 
-    def _realised(self, records: Mapping[str, Any]) -> RealisedAlpha:
+    def realised(self, records: Mapping[str, Any]) -> RealisedAlpha:
         sums: dict[str, list[float]] = {}
         for name in sorted(self.target.tensors):
             layer = layer_of(name)
@@ -382,8 +415,12 @@ class Job:
         return RealisedAlpha(overall, {group: ratio[group] for group in order})
 
     def _missed(self, realised: RealisedAlpha) -> list[str]:
-        """The warning that the target's grid swallowed or magnified the change, if it did."""
-        if realised.overall is None or abs(realised.overall - 1) <= MISSED:
+        """The warning that nothing was added, or that the target's grid swallowed or magnified the change."""
+        if realised.overall is None:
+            if any(term.alpha for term in self.terms):
+                return ["Nothing was added: the vector is zero in all tensors that take part."]
+            return []
+        if abs(realised.overall - 1) <= MISSED:
             return []
         alphas = ", ".join(f"{term.alpha:g} became {term.alpha * realised.overall:.3g}" for term in self.terms)
         return [
@@ -392,27 +429,26 @@ class Job:
             f"docs/method.md. Use --rounding stochastic, or --dtype float32."
         ]
 
-    def _receipt(self, staging: Staging, shards: Sequence[Shard], realised: RealisedAlpha) -> bytes:
-        records = staging.finished
+    def claims(self, shards: Sequence[Shard], records: Mapping[str, Any]) -> dict[str, Any]:
+        """What the receipt says, but for the list of files; `verify` computes it again and compares."""
         described = dict(self.described)
         pairs = {delta: pair for record in records.values() for delta, pair in record["donors"].items()}
         for source in (term.source for term in self.terms if isinstance(term.source, DonorDeltas)):
             for index, (role, donor) in enumerate((("tuned", source.tuned), ("base", source.base))):
                 described[role] = describe_checkpoint(donor, {delta: pair[index] for delta, pair in pairs.items()})
-        weights = {shard.name for shard in shards}
         outputs = [
-            (TensorEntry(name, dtype, shape, staging.output, 0, 0), records[name]["sha256"])
+            (TensorEntry(name, dtype, shape, Path(shard.name), 0, 0), records[name]["sha256"])
             for shard in shards for name, dtype, shape in shard.tensors
         ]  # fmt: skip
-        return format_document({
+        realised = self.realised(records)
+        return {
             "format": FORMAT, "format_version": FORMAT_VERSION, "tool": tool(), "operation": self.operation,
             "formula": "target + sum(alpha * delta)",
             "target": describe_checkpoint(self.target, {n: records[n]["input_sha256"] for n in self.target.tensors}),
             **described, "options": self.options.to_json(), "realised_alpha": realised.to_json(),
-            "warnings": list(self.warnings), "fingerprint": fingerprint(outputs),
-            "files": file_checksums(staging, RECEIPT, without=weights),
+            "warnings": [*self.warnings, *self._missed(realised)], "fingerprint": fingerprint(outputs),
             "tensors": {entry.name: digest for entry, digest in sorted(outputs, key=lambda pair: pair[0].name)},
-        })  # fmt: skip
+        }  # fmt: skip
 
 
 def _index(shards: Sequence[Shard]) -> bytes:

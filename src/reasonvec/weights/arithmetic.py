@@ -88,9 +88,25 @@ def add(weight: Array, delta: Array, out: FloatFormat) -> Array:
     Task arithmetic: Ilharco et al. 2023, arXiv:2212.04089.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        total = np.add(weight, delta, dtype=delta.dtype, casting="unsafe")
-        result = total.astype(out.numpy)
+        result = rounded(np.add(weight, delta, dtype=delta.dtype, casting="unsafe"), out)
     return keep_negative_zeros(weight, delta, result)
+
+
+def rounded(values: Array, out: FloatFormat) -> Array:
+    """`values` (float32 or float64) in the dtype `out`, rounded once, to nearest even.
+
+    float64 goes to bfloat16 by way of float32 rounded to odd, which keeps the second rounding from being one too many
+    (Boldo, Melquiond 2008, "Emulation of a FMA and correctly rounded sums"); ml_dtypes would round twice.
+    """
+    if out.code != "BF16" or values.dtype != np.float64:
+        return values.astype(out.numpy)
+    short = values.astype(np.float32)
+    inexact = short != values
+    if inexact.any():
+        bits = short.view(np.uint32)
+        bits -= (np.abs(short) > np.abs(values)).astype(np.uint32)  # towards zero: one step down in magnitude
+        bits |= inexact.astype(np.uint32)
+    return short.astype(out.numpy)
 
 
 def keep_negative_zeros(weight: Array, delta: Array, result: Array) -> Array:
@@ -144,7 +160,7 @@ def add_stochastically(weight: Array, delta: Array, out: FloatFormat, key: int, 
     words = random_words(key, start // 2, -(-len(weight) // 2)).view(np.uint32)[: len(weight)]
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         total = weight.astype(np.float64) + delta.astype(np.float64)
-        nearest = total.astype(out.numpy)
+        nearest = rounded(total, out)
         error = total - nearest.astype(np.float64)
         other = np.nextafter(nearest, np.copysign(out.numpy.type(np.inf), error.astype(out.numpy)))
         other = np.where(error == 0, nearest, other)
@@ -155,17 +171,18 @@ def add_stochastically(weight: Array, delta: Array, out: FloatFormat, key: int, 
 
 
 def long_sum(weight: Doubles, terms: list[tuple[float, Doubles, Doubles]]) -> Doubles:
-    """`weight + sum(alpha * (high + low))` in float64 for the few entries that a shorter dtype cannot hold.
+    """`weight + sum(alpha * (high + low))` for the few entries that a shorter dtype cannot hold, in float64.
 
-    The high parts are added first: at alpha 1 on the base donor they cancel exactly, and the low parts then rebuild
-    the tuned donor.
+    The rounding error of every addition is kept and added last (TwoSum), so that at alpha 1 on the base donor the low
+    parts rebuild the tuned donor, and that a vector added and subtracted leaves the weight.
     """
-    total = weight.copy()
-    for alpha, high, _ in terms:
-        total += alpha * high
-    for alpha, _, low in terms:
-        total += alpha * low
-    return total
+    total, error = weight.copy(), np.zeros_like(weight)
+    for part in [alpha * high for alpha, high, _ in terms] + [alpha * low for alpha, _, low in terms]:
+        summed = total + part
+        of_part = summed - total
+        error += (total - (summed - of_part)) + (part - of_part)
+        total = summed
+    return total + error
 
 
 STEP_BINS = ("0", "1", "2-3", "4-7", "8-15", "16-31", "32-63", "64-127", "128-255", "256+")

@@ -2,6 +2,7 @@
 until asked, never unpickles, never runs code from the directory.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from reasonvec.errors import CheckpointError
+from reasonvec.weights.files import check_inside, open_regular, read_small
 from reasonvec.weights.safetensors_header import TensorEntry, loads_strictly, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MAX_SMALL_FILE = 256 << 20
-"""Bytes of JSON that are read whole at most; the largest tokenizer files are some 30 MB."""
+_BLOCK = 1 << 20
+_MOST_OPEN = 128
+"""Files that a reader keeps open at once; a system allows some 1000."""
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot")
-_NOT_COPIED = ("reasonvec.json", "README.md", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+_NOT_COPIED = ("reasonvec.json", "vector.json", "README.md")
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,10 @@ class Checkpoint:
     def text(self, name: str) -> bytes | None:
         """The bytes of one of the small files, or None where the checkpoint has none of that name."""
         path = self.path / name
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
-        _check_inside(path, self.path, self.follow_links)
-        try:
-            if path.stat().st_size > MAX_SMALL_FILE:
-                raise CheckpointError(f"{path} has {path.stat().st_size} bytes; at most {MAX_SMALL_FILE} are read.")
-            return path.read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+        check_inside(path, self.path, self.follow_links)
+        return read_small(path)
 
     def small_files(self) -> list[str]:
         """The names of all that makes a checkpoint beside its weights: configuration, tokenizer, chat templates,
@@ -76,7 +74,7 @@ class Checkpoint:
         if templates.is_dir():
             names += [f"{templates.name}/{path.name}" for path in templates.glob("*.jinja") if path.is_file()]
         for name in names:
-            _check_inside(self.path / name, self.path, self.follow_links)
+            check_inside(self.path / name, self.path, self.follow_links)
         return sorted(names)
 
 
@@ -107,17 +105,17 @@ def open_checkpoint(
         )
     try:
         path = path.resolve(strict=True)
-        shards = _shards(path)
+        shards = _shards(path, follow_links)
         tensors: dict[str, TensorEntry] = {}
         for name in shards:
-            _check_inside(path / name, path, follow_links)
+            check_inside(path / name, path, follow_links)
             entries, _ = read_header(path / name)
             _check_distinct(path, tensors, entries)
             tensors |= entries
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if set(shards) != {SINGLE}:
-        _check_index(path, _weight_map(path), tensors)
+        _check_index(path, _weight_map(path, follow_links), tensors)
     if not tensors:
         raise CheckpointError(f"{path} has no tensors in its safetensors files; there is nothing to compute with.")
     return Checkpoint(location or str(path), path, revision, dict(sorted(tensors.items())), follow_links)
@@ -132,11 +130,11 @@ def _check_distinct(path: Path, tensors: Mapping[str, TensorEntry], entries: Map
         )
 
 
-def _shards(path: Path) -> list[str]:
+def _shards(path: Path, follow_links: bool) -> list[str]:
     """The names of the weight files of the checkpoint at `path`."""
     single, index = os.path.lexists(path / SINGLE), os.path.lexists(path / INDEX)
     if index:
-        names = sorted(set(_weight_map(path).values()))
+        names = sorted(set(_weight_map(path, follow_links).values()))
         if single and names != [SINGLE]:
             raise CheckpointError(
                 f"{path} has both {SINGLE} and {INDEX}, which names other files. transformers would load the first, "
@@ -171,12 +169,13 @@ def _why_no_weights(path: Path) -> str:
     )
 
 
-def _weight_map(path: Path) -> dict[str, str]:
+def _weight_map(path: Path, follow_links: bool) -> dict[str, str]:
     index = path / INDEX
-    if not index.exists():
+    if not os.path.lexists(index):
         return {}
+    check_inside(index, path, follow_links)
     try:
-        parsed = loads_strictly(index.read_bytes())
+        parsed = loads_strictly(read_small(index))
     except ValueError as error:
         raise CheckpointError(f"{index} is not JSON: {error}.") from None
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
@@ -211,28 +210,8 @@ def _check_index(path: Path, weight_map: Mapping[str, str], tensors: Mapping[str
         )
 
 
-def _check_inside(path: Path, root: Path, follow_links: bool) -> None:
-    """Raise unless `path` exists and stays inside `root`, or is the Hub cache's own link from a snapshot to a blob."""
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        missing = "is a link to a file that does not exist" if path.is_symlink() else "is missing"
-        raise CheckpointError(
-            f"{path} {missing}, though the checkpoint names it. A download was interrupted; fetch it again."
-        ) from None
-    if follow_links or real.is_relative_to(root):
-        return
-    # the cache: models--owner--name/snapshots/COMMIT/file -> models--owner--name/blobs/DIGEST
-    if root.parent.name == "snapshots" and real.parent == root.parent.parent / "blobs":
-        return
-    raise CheckpointError(
-        f"{path} is a link to {real}, outside the checkpoint. A hostile checkpoint could point at any file of this "
-        f"machine, so such links are not followed. If you made it yourself, pass --follow-links."
-    )
-
-
 class TensorReader:
-    """Positioned reads from a checkpoint's files, each opened once and closed together."""
+    """Positioned reads from checkpoints' files, which stay open from one read to the next."""
 
     def __init__(self) -> None:
         self._descriptors: dict[Path, int] = {}
@@ -255,9 +234,20 @@ class TensorReader:
                 f"{entry.path} cannot be read at {entry.name!r}: {error.strerror or error}. Nothing was written."
             ) from error
 
+    def sha256(self, entry: TensorEntry) -> str:
+        """Of the bytes of one tensor, hexadecimal."""
+        digest, block = hashlib.sha256(), bytearray(min(_BLOCK, entry.nbytes))
+        for start in range(0, entry.nbytes, _BLOCK):
+            view = memoryview(block)[: min(_BLOCK, entry.nbytes - start)]
+            self.read_into(entry, start, view)
+            digest.update(view)
+        return digest.hexdigest()
+
     def _descriptor(self, path: Path) -> int:
         if path not in self._descriptors:
-            self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if len(self._descriptors) >= _MOST_OPEN:
+                self.close()
+            self._descriptors[path] = open_regular(path)
         return self._descriptors[path]
 
     def close(self) -> None:
@@ -277,7 +267,7 @@ def tensor_reader() -> Iterator[TensorReader]:
         reader.close()
 
 
-_LAYER = re.compile(r"\.(\d+)\.")
+_LAYER = re.compile(r"\.(\d{1,6})\.")
 
 
 def layer_of(name: str) -> int | None:

@@ -127,7 +127,7 @@ def configuration_findings(donor: Checkpoint, target: Checkpoint) -> list[Findin
     one_sided: list[str] = []
     for field in sorted(ours.keys() | theirs.keys()):
         first, second = ours.get(field, _Absent), theirs.get(field, _Absent)
-        if _IRRELEVANT.fullmatch(field.rpartition(".")[2]) or _same(first, second):
+        if _IRRELEVANT.fullmatch(field.rpartition(".")[2][:_LONGEST_FIELD]) or _same(first, second):
             continue
         if (first is _Absent or second is _Absent) and not _is_switch(field):
             holder, value = ("target", second) if first is _Absent else ("donors", first)
@@ -170,8 +170,13 @@ def _name(field: str) -> str:
     return field if field.isprintable() and len(field) <= 80 else shown(field)
 
 
+_LONGEST_FIELD = 80
+
+
 def _subject_of(field: str) -> _Subject:
     last = field.rpartition(".")[2]
+    if len(field) > _LONGEST_FIELD:
+        return _OTHER  # no field of a model has such a name, and matching it could take for ever
     for subject in _SUBJECTS:
         if subject.fields.fullmatch(last) or subject.fields.fullmatch(field):
             return subject

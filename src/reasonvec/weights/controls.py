@@ -66,10 +66,11 @@ def _write(
             staging.finish(name, {**written.to_json(), "norm": norm, "changed": int(np.count_nonzero(entries))},
                            entries.nbytes)  # fmt: skip
         writer.finish_files()
-        for name in vector.donor().small_files():
-            staging.put(f"{DONOR}/{name}", vector.donor().text(name) or b"")
+        donor = vector.donor()
+        for name in donor.small_files():
+            staging.copy(f"{DONOR}/{name}", donor.path / name)
         if (vector.path / SAMPLE).is_file():
-            staging.put(str(SAMPLE), (vector.path / SAMPLE).read_bytes())
+            staging.copy(str(SAMPLE), vector.path / SAMPLE)
         tensors = {name: _describe(writer, delta, staging.finished[name]) for name, delta in vector.deltas.items()}
         carried_over = {key: vector.document[key] for key in ("donors", "left_out", "tied", "carried", "only", "skip")}
         writer.write_document({

@@ -12,11 +12,12 @@ from reasonvec.weights.arithmetic import (
     Indices,
     add,
     add_stochastically,
+    code_of,
     dot,
     first_non_finite,
     has_non_finite,
     long_sum,
-    stream_key,
+    rounded,
 )
 from reasonvec.weights.checkpoint import TensorReader
 from reasonvec.weights.digest import Digest
@@ -66,22 +67,21 @@ def enhance_tensor(
     reader: TensorReader,
     sink: Sink,
     *,
-    stochastic_seed: int | None = None,
+    stochastic_key: int | None = None,
 ) -> Enhanced:
     """Hand on `weight + sum(alpha * delta)` in the dtype `out`, tile by tile; `terms` are the pairs (alpha, delta).
 
-    With `stochastic_seed` sums are rounded at random, else to nearest. Raises CheckpointError where the result is not
-    finite: a NaN or infinity in the target, or a sum beyond the range of `out`.
+    With `stochastic_key`, the key of a random stream, sums are rounded at random, else to nearest. Raises
+    CheckpointError where the result is not finite: a NaN or infinity in the target, or a sum beyond the range of `out`.
     """
     target, digest = TensorTiles(entry, reader), Digest()
-    work = _work_dtype(entry, out, stochastic_seed)
-    key = None if stochastic_seed is None else stream_key(stochastic_seed, "rounding", entry.name)
+    work = _work_dtype(entry, out, stochastic_key)
     asked = realised = 0.0
     for start, stop in tiles(entry.size):
         weight = target.read(start, stop)
         parts = [(alpha, delta.read(start, stop, work)) for alpha, delta in terms]
         change = _change(parts, work, stop - start)
-        result = _rounded_sum(weight, change, out, key, start)
+        result = _rounded_sum(weight, change, out, stochastic_key, start)
         _correct_long(result, weight, parts)
         if has_non_finite(result):
             raise _not_finite(entry, weight, result, start, out)
@@ -96,8 +96,8 @@ def enhance_tensor(
     return Enhanced(digest.hexdigest(), target.sha256, asked, realised)
 
 
-def _work_dtype(entry: TensorEntry, out: FloatFormat, stochastic_seed: int | None) -> "np.dtype[Any]":
-    if stochastic_seed is not None:
+def _work_dtype(entry: TensorEntry, out: FloatFormat, stochastic_key: int | None) -> "np.dtype[Any]":
+    if stochastic_key is not None:
         return np.dtype(np.float64)
     return max(FLOATS[entry.dtype].work, out.work, key=lambda dtype: dtype.itemsize)
 
@@ -114,7 +114,7 @@ def _change(parts: Sequence[tuple[float, DeltaTile]], work: "np.dtype[Any]", cou
 
 def _rounded_sum(weight: Array, change: Array, out: FloatFormat, key: int | None, start: int) -> Array:
     if weight.dtype == out.numpy and not change.any():
-        return weight
+        return weight.copy()
     if key is None:
         return add(weight, change, out)
     return add_stochastically(weight, change, out, key, start)
@@ -132,7 +132,7 @@ def _correct_long(result: Array, weight: Array, parts: Sequence[tuple[float, Del
         high[place], low[place] = tile.high, tile.low
         terms.append((alpha, high, low))
     with np.errstate(over="ignore"):
-        result[where] = long_sum(weight[where].astype(np.float64), terms).astype(result.dtype)
+        result[where] = rounded(long_sum(weight[where].astype(np.float64), terms), FLOATS[code_of(result)])
 
 
 def _not_finite(entry: TensorEntry, weight: Array, result: Array, start: int, out: FloatFormat) -> CheckpointError:

@@ -1,6 +1,5 @@
 """`extract`: the difference of two donors, tensor by tensor, exact to the bit, in constant memory."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from reasonvec.weights.alignment import DonorMatch, NameFilter, match_donors
 from reasonvec.weights.arithmetic import STEP_BINS, Difference, dot, random_words, step_histogram, stream_key, subtract
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
 from reasonvec.weights.dtypes import EXACT_CHAIN, FLOATS
-from reasonvec.weights.hub import locate_checkpoint
-from reasonvec.weights.output import Staging, check_output, staged
+from reasonvec.weights.hub import locate_checkpoint, recorded_location
+from reasonvec.weights.output import Nowhere, Staging, check_output, staged
 from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, input_identity, tool
 from reasonvec.weights.relation import Relation, relate
 from reasonvec.weights.sources import DonorTiles, TensorTiles, tiles
@@ -85,7 +84,7 @@ def extract(
     """
     where = {"offline": offline, "follow_links": follow_links}
     tuned_checkpoint, base_checkpoint = locate_checkpoint(tuned, **where), locate_checkpoint(base, **where)
-    ancestor_checkpoint = locate_checkpoint(ancestor, **where) if ancestor else None
+    ancestor_checkpoint = locate_checkpoint(ancestor, **where) if ancestor is not None else None
     out = Path(out)
     inputs = [c for c in (tuned_checkpoint, base_checkpoint, ancestor_checkpoint) if c]
     check_output(out, force=force, inputs=tuple(checkpoint.path for checkpoint in inputs))
@@ -101,7 +100,8 @@ def extract(
     needed = sum(4 * base_checkpoint.tensors[name].size for name in shapes)
     relation = None
     if ancestor_checkpoint:
-        relation = relate(tuned=tuned_checkpoint, base=base_checkpoint, ancestor=ancestor_checkpoint, names=shapes)
+        untied = [name for name in shapes if name not in match.tied]
+        relation = relate(tuned=tuned_checkpoint, base=base_checkpoint, ancestor=ancestor_checkpoint, names=untied)
     with staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging, tensor_reader() as reader:
         writer = VectorWriter(staging, shapes)
         for name in shapes:
@@ -111,12 +111,12 @@ def extract(
             progress(tuned_checkpoint.tensors[name].nbytes + base_checkpoint.tensors[name].nbytes)
         writer.finish_files()
         _write_donor(staging, base_checkpoint, shapes, reader)
-        document = _document(staging, writer, match, tuned_checkpoint, base_checkpoint, reader)
+        document = _document(
+            staging.finished, writer, match, tuned_checkpoint, base_checkpoint, names, relation, reader
+        )
         check_unchanged(inputs, identity)
         # written last: its presence means that the vector is whole
-        writer.write_document(
-            {**document, "only": list(only), "skip": list(skip), "relation": relation.to_json() if relation else None}
-        )
+        writer.write_document(document)
     vector = open_vector(out, location=str(out))
     return Extraction(vector, relation, _warnings(vector, tuned_checkpoint, base_checkpoint, relation))
 
@@ -158,7 +158,7 @@ class _Tensor:
 def _write_donor(staging: Staging, base: Checkpoint, names: Mapping[str, Any], reader: TensorReader) -> None:
     """Keep what `check` needs to know of the base donor: its small files and a sample of its weights."""
     for name in base.small_files():
-        staging.put(f"{DONOR}/{name}", base.text(name) or b"")
+        staging.copy(f"{DONOR}/{name}", base.path / name)
     write_small_tensors(staging, str(SAMPLE), {name: sample(base, name, reader) for name in names})
 
 
@@ -174,11 +174,43 @@ def sample(checkpoint: Checkpoint, name: str, reader: TensorReader) -> "np.ndarr
     return np.concatenate([tensor.read(int(start), int(start) + SAMPLE_ENTRIES) for start in starts])
 
 
+def recompute_document(vector: Vector, *, offline: bool, follow_links: bool, progress: Progress) -> dict[str, Any]:
+    """Extract a vector again from the donors at the places that it names, write nothing, and return what vector.json
+    would say. Raises CheckpointError or IncompatibleError where they are gone or no longer fit."""
+
+    def locate(document: Mapping[str, Any]) -> Checkpoint:
+        return locate_checkpoint(recorded_location(document), offline=offline, follow_links=follow_links)
+
+    tuned, base = (locate(vector.document["donors"][role]) for role in ("tuned", "base"))
+    names = NameFilter(vector.document["only"], vector.document["skip"])
+    match = match_donors(tuned, base, names)
+    shapes = {name: base.tensors[name].shape for name in match.computed}
+    relation = None
+    if vector.document["relation"]:
+        ancestor = locate_checkpoint(str(vector.document["relation"].get("ancestor")), offline=offline)
+        relation = relate(tuned=tuned, base=base, ancestor=ancestor, names=[n for n in shapes if n not in match.tied])
+    nowhere = Nowhere()
+    writer = VectorWriter(nowhere, shapes)
+    with tensor_reader() as reader:
+        for name in shapes:
+            record = _Tensor(name, tuned, base, match.computed[name], reader).write(writer)
+            nowhere.finish(name, record, 0)
+            progress(tuned.tensors[name].nbytes + base.tensors[name].nbytes)
+        return _document(nowhere.finished, writer, match, tuned, base, names, relation, reader)
+
+
 def _document(
-    staging: Staging, writer: VectorWriter, match: DonorMatch, tuned: Checkpoint, base: Checkpoint, reader: TensorReader
+    records: Mapping[str, Any],
+    writer: VectorWriter,
+    match: DonorMatch,
+    tuned: Checkpoint,
+    base: Checkpoint,
+    names: NameFilter,
+    relation: Relation | None,
+    reader: TensorReader,
 ) -> dict[str, Any]:
-    carried = {name: _digest(base, name, reader) for name in match.carried}
-    records = staging.finished
+    """What vector.json says, but for the list of files."""
+    carried = {name: reader.sha256(base.tensors[name]) for name in match.carried}
     donors = {
         role: describe_checkpoint(donor, {**carried, **{name: records[name][f"{role}_sha256"] for name in records}})
         for role, donor in (("tuned", tuned), ("base", base))
@@ -192,23 +224,14 @@ def _document(
     }  # fmt: skip
     return {
         "format": FORMAT, "format_version": FORMAT_VERSION, "tool": tool(), "formula": "tuned - base",
-        "donors": donors, "left_out": list(match.left_out), "tied": dict(match.tied),
+        "donors": donors, "only": list(names.only), "skip": list(names.skip), "left_out": list(match.left_out),
+        "tied": dict(match.tied), "relation": relation.to_json() if relation else None,
         "carried": {
             name: {"shape": list(base.tensors[name].shape), "dtype": base.tensors[name].dtype, "sha256": digest}
             for name, digest in carried.items()
         },
         "step_bins": list(STEP_BINS), "tensors": tensors,
     }  # fmt: skip
-
-
-def _digest(checkpoint: Checkpoint, name: str, reader: TensorReader) -> str:
-    entry, digest = checkpoint.tensors[name], hashlib.sha256()
-    block = bytearray(1 << 20)
-    for start in range(0, entry.nbytes, len(block)):
-        view = memoryview(block)[: min(len(block), entry.nbytes - start)]
-        reader.read_into(entry, start, view)
-        digest.update(view)
-    return digest.hexdigest()
 
 
 def _warnings(vector: Vector, tuned: Checkpoint, base: Checkpoint, relation: Relation | None) -> tuple[str, ...]:

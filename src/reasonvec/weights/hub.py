@@ -2,15 +2,25 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from reasonvec.errors import CheckpointError, VectorError
+from reasonvec.errors import CheckpointError, UsageError, VectorError
 from reasonvec.weights.checkpoint import Checkpoint, open_checkpoint
 from reasonvec.weights.vector import DOCUMENT, Vector, open_vector
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 # no pickles and no code: what is not fetched cannot be run
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "NOTICE*"]
+
+_VECTOR_FILES = ["vector.json", "*.safetensors", "residual/*", "donor/*"]
+
+
+def recorded_location(document: Mapping[str, Any]) -> str:
+    """Where a document says that something was: a path, or a Hub id at the commit that was read."""
+    location, revision = str(document["location"]), document["revision"]
+    return f"{location}@{revision}" if revision and "@" not in location else location
 
 
 def locate_checkpoint(location: str | Path, *, offline: bool = False, follow_links: bool = False) -> Checkpoint:
@@ -22,7 +32,7 @@ def locate_checkpoint(location: str | Path, *, offline: bool = False, follow_lin
     path = Path(location)
     if not _is_hub_id(location):
         return open_checkpoint(path, location=str(location), follow_links=follow_links)
-    directory = _fetch(str(location), offline)
+    directory = _fetch(str(location), offline, _WANTED)
     return open_checkpoint(directory, location=str(location), revision=directory.name, follow_links=follow_links)
 
 
@@ -30,7 +40,8 @@ def locate_vector(location: str | Path, *, offline: bool = False) -> Vector:
     """`locate_checkpoint` for vectors."""
     path = Path(location)
     if _is_hub_id(location):
-        return open_vector(_fetch(str(location), offline), location=str(location))
+        directory = _fetch(str(location), offline, _VECTOR_FILES)
+        return open_vector(directory, location=str(location), revision=directory.name)
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise VectorError(f"{path} {what}. A vector is a directory with {DOCUMENT}, as `reasonvec extract` makes them, "
@@ -39,17 +50,19 @@ def locate_vector(location: str | Path, *, offline: bool = False) -> Vector:
 
 
 def _is_hub_id(location: str | Path) -> bool:
+    if not str(location).strip():
+        raise UsageError("an empty name names no checkpoint and no vector.")
     return isinstance(location, str) and not Path(location).exists() and bool(_HUB_ID.fullmatch(location))
 
 
-def _fetch(name: str, offline: bool) -> Path:
+def _fetch(name: str, offline: bool, wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download  # here for start-up time: the import takes 0.2 s
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_WANTED,
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted,
                                       local_files_only=offline))  # fmt: skip
     except LocalEntryNotFoundError:
         where = "is not in the Hub's cache here and going online was forbidden" if offline else "could not be fetched"

@@ -6,7 +6,6 @@ stays with a base model through fine-tuning, reinforcement learning and even con
 models do: one whose neurons were permuted computes the same, is a stranger to the arithmetic, and is called that.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ def measure_lineage(vector: Vector, target: Checkpoint) -> Lineage | None:
     path = vector.path / SAMPLE
     if not path.is_file():
         return None
-    _check_digest(vector)
+    vector.check_file(SAMPLE.as_posix())
     entries, _ = read_header(path)
     sums: dict[str, np.ndarray[Any, Any]] = {}
     used, left_out, not_finite = 0, 0, []
@@ -128,15 +127,6 @@ def measure_lineage(vector: Vector, target: Checkpoint) -> Lineage | None:
     overall = _distance(sums.pop("all"))
     order = sorted(sums, key=lambda group: (not group.isdigit(), int(group) if group.isdigit() else 0))
     return Lineage(overall, {group: _distance(sums[group]) for group in order}, used, left_out, tuple(not_finite))
-
-
-def _check_digest(vector: Vector) -> None:
-    recorded = vector.document["files"].get(SAMPLE.as_posix(), {}).get("sha256")
-    if recorded is not None and hashlib.sha256((vector.path / SAMPLE).read_bytes()).hexdigest() != recorded:
-        raise VectorError(
-            f"{vector.path / SAMPLE} does not match its checksum in vector.json. The vector was damaged after it was "
-            f"made; copy or extract it again."
-        )
 
 
 def _base_sample(name: str, entries: Mapping[str, TensorEntry], reader: TensorReader, vector: Vector) -> Any:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonvec.errors import OutputError
+from reasonvec.weights.files import open_regular
 
 COMMIT_BYTES = 256 << 20
 """A killed run redoes at most this much, or one tensor if that is larger."""
@@ -66,6 +67,27 @@ class Staging:
         """Write a small file whole, over what an interrupted run may have left of it."""
         self.file(name, len(content))
         self.write(name, 0, content)
+
+    def copy(self, name: str, source: Path) -> None:
+        """Write a copy of a regular file of any size."""
+        with os.fdopen(open_regular(source), "rb") as file:
+            position = 0
+            while block := file.read(1 << 20):
+                self.write(name, position, block)
+                position += len(block)
+        self.file(name, position)
+
+    def remove(self, name: str) -> None:
+        """Drop an output file."""
+        if name in self._files:
+            os.close(self._files.pop(name))
+        (self.output / name).unlink(missing_ok=True)
+
+    def complete(self, name: str) -> None:
+        """Put an output file on the disk and close it: nothing more will be written to it."""
+        if name in self._files:
+            os.fsync(self._files[name])
+            os.close(self._files.pop(name))
 
     def finish(self, unit: str, record: Any, nbytes: int) -> None:
         """Note that `unit`, `nbytes` of data, is written; now and then put data and journal on the disk."""
@@ -121,6 +143,7 @@ class Staging:
             before = json.loads(plan_file.read_text())
         except ValueError:
             before = {}
+        before = before if isinstance(before, dict) else {}
         if before != self.plan:
             changed = sorted(key for key in before.keys() | self.plan.keys() if before.get(key) != self.plan.get(key))
             raise OutputError(
@@ -173,6 +196,20 @@ class Staging:
         self.release()
 
 
+class Nowhere(Staging):
+    """A staging that keeps records and no data, for computing again what was written."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.devnull), {})
+
+    def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
+        """Drop the data."""
+
+    def finish(self, unit: str, record: Any, nbytes: int) -> None:
+        """Keep the record."""
+        self.finished[unit] = record
+
+
 @contextmanager
 def staged(
     out: Path, *, plan: Mapping[str, Any], needed: int, resume: bool = False, force: bool = False
@@ -214,7 +251,9 @@ def staged(
 
 def check_output(out: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
     """Raise OutputError unless `out` can be made: it is free or may be replaced, is no input and holds none."""
-    real = out.resolve()
+    if out.name in ("", "..") or out.absolute() == Path.cwd():
+        raise OutputError(f"--out {str(out)!r} is the current directory or one above it; name a new directory.")
+    real = Path(os.path.realpath(out))
     for path in inputs:
         if real == path.resolve() or path.resolve().is_relative_to(real) or real.is_relative_to(path.resolve()):
             raise OutputError(f"--out {out} and the input {path} are one directory, or one lies in the other. Inputs "

@@ -9,6 +9,7 @@ from typing import Any
 
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.checkpoint import Checkpoint
+from reasonvec.weights.files import is_hub_blob, sha256_of
 from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.vector import Vector
 
@@ -38,18 +39,16 @@ def describe_checkpoint(checkpoint: Checkpoint, digests: Mapping[str, str]) -> d
     `digests` are those of its tensors' bytes; the fingerprint covers the tensors named there.
     """
     return {
-        "location": _absolute(checkpoint.location, checkpoint.path),
+        "location": absolute(checkpoint.location),
         "revision": checkpoint.revision,
         "fingerprint": fingerprint((checkpoint.tensors[name], digest) for name, digest in digests.items()),
         "tensors": len(digests),
         "files": {path.name: _file(path) for path in weight_files(checkpoint)},
-        "small_files": {
-            name: hashlib.sha256(checkpoint.text(name) or b"").hexdigest() for name in checkpoint.small_files()
-        },
+        "small_files": {name: sha256_of(checkpoint.path / name) for name in checkpoint.small_files()},
     }
 
 
-def _absolute(location: str, path: Path) -> str:
+def absolute(location: str) -> str:
     """A local path made absolute, so that `verify` finds it from any directory; a Hub id as it is."""
     given = Path(location)
     return str(given.absolute()) if given.exists() else location
@@ -63,8 +62,9 @@ def weight_files(checkpoint: Checkpoint) -> list[Path]:
 def _file(path: Path) -> dict[str, Any]:
     """Its size; and its SHA-256 where the Hub's cache has it as the name of the blob."""
     info: dict[str, Any] = {"bytes": path.stat().st_size}
-    if path.is_symlink() and _SHA256.fullmatch(path.resolve().name):
-        info["sha256"] = path.resolve().name
+    real = path.resolve()
+    if is_hub_blob(real, path.parent) and _SHA256.fullmatch(real.name):
+        info["sha256"] = real.name
     return info
 
 

@@ -5,15 +5,17 @@ mostly minus the SFT update and behaves quite differently.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from reasonvec.errors import IncompatibleError
+from reasonvec.errors import CheckpointError, IncompatibleError
+from reasonvec.weights.arithmetic import has_non_finite
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
 from reasonvec.weights.dtypes import FLOATS
+from reasonvec.weights.provenance import absolute
 from reasonvec.weights.sources import TensorTiles, tiles
 
 Case = Literal["chained", "parallel", "from the ancestor", "unclear"]
@@ -71,8 +73,8 @@ class Relation:
         }  # fmt: skip
 
 
-def relate(*, tuned: Checkpoint, base: Checkpoint, ancestor: Checkpoint, names: Mapping[str, Any]) -> Relation:
-    """Compare the two donors with their `ancestor` over the tensors `names`, in float64.
+def relate(*, tuned: Checkpoint, base: Checkpoint, ancestor: Checkpoint, names: Collection[str]) -> Relation:
+    """Compare the two donors with their `ancestor` over the tensors `names`, in float64; of tied tensors name one.
 
     Raises IncompatibleError if the ancestor lacks one of them or has it in another shape.
     """
@@ -94,7 +96,7 @@ def relate(*, tuned: Checkpoint, base: Checkpoint, ancestor: Checkpoint, names: 
         return product / math.sqrt(a * b) if a > 0 and b > 0 else None
 
     return Relation(
-        ancestor.location, math.sqrt(vv), math.sqrt(ss), math.sqrt(gg),
+        absolute(ancestor.location), math.sqrt(vv), math.sqrt(ss), math.sqrt(gg),
         cosine(vs, vv, ss), cosine(vg, vv, gg), cosine(sg, ss, gg), vs / ss if ss > 0 else None,
     )  # fmt: skip
 
@@ -104,7 +106,11 @@ def _products(tuned: Checkpoint, base: Checkpoint, ancestor: Checkpoint, name: s
     total = np.zeros(6)
     readers = [TensorTiles(checkpoint.tensors[name], reader) for checkpoint in (tuned, base, ancestor)]
     for start, stop in tiles(base.tensors[name].size):
-        t, b, a = (tensor.read(start, stop).astype(np.float64) for tensor in readers)
+        tiles_read = [tensor.read(start, stop) for tensor in readers]
+        if any(has_non_finite(tile) for tile in tiles_read):
+            raise CheckpointError(f"{name!r} of the donors or of the ancestor {ancestor.location} holds NaN or "
+                                  f"infinity. A norm with it means nothing; that checkpoint is broken.")  # fmt: skip
+        t, b, a = (tile.astype(np.float64) for tile in tiles_read)
         v, s, g = t - b, b - a, t - a
         total += [np.add.reduce(x * y) for x, y in ((v, v), (s, s), (g, g), (v, s), (v, g), (s, g))]
     return total

@@ -14,9 +14,16 @@ from typing import Any
 
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.dtypes import BITS_PER_ENTRY
+from reasonvec.weights.files import open_regular
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the reference implementation; a longer header is an attack or a damaged file."""
+
+MAX_RANK = 64
+"""Dimensions a tensor may have; NumPy's own limit."""
+
+MAX_NAME = 1024
+"""Letters a tensor's name may have."""
 
 MAX_ENTRIES = 1 << 62
 """More entries than any file could hold; keeps products of hostile shapes out of overflow."""
@@ -69,7 +76,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     range, without overlap or gap, and end where the file ends. Raises CheckpointError with the first fault.
     """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             head = file.read(8)
             length = int.from_bytes(head, "little")
@@ -119,21 +126,34 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_ENTRIES
 
 
+def _is_shape(shape: object) -> bool:
+    return (
+        isinstance(shape, list)
+        and len(shape) <= MAX_RANK
+        and all(_is_count(n) for n in shape)
+        and math.prod(shape) < MAX_ENTRIES
+    )
+
+
 def _entry(path: Path, name: str, info: Any, start: int, size: int) -> TensorEntry:
     if not isinstance(info, dict) or set(info) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{path}: the header entry of {name!r} is not {{dtype, shape, data_offsets}}.")
-    if any("\ud800" <= letter <= "\udfff" or letter < " " for letter in name):
-        raise CheckpointError(f"{path}: the tensor name {name!a} has control characters or half a character in it.")
+    if not name.isprintable() or len(name) > MAX_NAME:
+        raise CheckpointError(
+            f"{path}: the tensor name {name[:80]!a} is longer than {MAX_NAME} letters or has control characters or "
+            f"half a character in it, which could steer a terminal; it is refused."
+        )
     dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS_PER_ENTRY:
         raise CheckpointError(
-            f"{path}: {name!r} has the dtype {dtype!r}, which is none of the safetensors format's "
+            f"{path}: {name!r} has the dtype {repr(dtype)[:80]}, which is none of the safetensors format's "
             f"({', '.join(BITS_PER_ENTRY)})."
         )
-    if not isinstance(shape, list) or not all(_is_count(n) for n in shape) or math.prod(shape) >= MAX_ENTRIES:
-        raise CheckpointError(f"{path}: {name!r} has the shape {shape!r}, which is not a list of counts.")
+    if not _is_shape(shape):
+        raise CheckpointError(f"{path}: {name!r} has the shape {repr(shape)[:80]}, which is not a list of at most "
+                              f"{MAX_RANK} counts.")  # fmt: skip
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(n) for n in offsets):
-        raise CheckpointError(f"{path}: {name!r} has the data offsets {offsets!r}, which are not two counts.")
+        raise CheckpointError(f"{path}: {name!r} has the data offsets {repr(offsets)[:80]}, which are not two counts.")
     begin, end = offsets
     if not begin <= end <= size - start:
         raise CheckpointError(

@@ -120,14 +120,22 @@ class _StoredDelta:
 
     def read(self, start: int, stop: int, work: "np.dtype[Any]") -> DeltaTile:
         stored = self._tiles.read(start, stop)
-        main = stored.astype(work, copy=False)
         if stored.dtype != np.float64:
-            return DeltaTile(main)
+            if has_non_finite(stored):
+                raise self._not_finite()
+            return DeltaTile(stored.astype(work, copy=False))
+        if not np.isfinite(stored).all():
+            raise self._not_finite()
+        main = _shortened(stored, work)
         first, last = np.searchsorted(self._where, [start, stop])
         low = np.zeros(stop - start)
         low[self._where[first:last] - start] = self._rest[first:last]
         index = np.flatnonzero((main != stored) | (low != 0))
         return DeltaTile(main, index, stored[index], low[index])
+
+    def _not_finite(self) -> VectorError:
+        return VectorError(f"{self._delta.entry.path}: {self._delta.name!r} holds NaN or infinity, which no difference "
+                           f"of finite donors has. The vector was made by something else or damaged.")  # fmt: skip
 
     def close(self) -> None:
         if self._tiles.sha256 != self._delta.sha256:
@@ -135,6 +143,12 @@ class _StoredDelta:
                 f"{self._delta.entry.path}: the data of {self._delta.name!r} does not match its checksum in "
                 f"vector.json. The vector was damaged after it was made; copy or extract it again."
             )
+
+
+def _shortened(values: Doubles, work: "np.dtype[Any]") -> Array:
+    """`values` in the dtype `work`, within its range; what does not fit exactly is handed on beside it."""
+    limit = float(np.finfo(work).max)
+    return np.clip(values, -limit, limit).astype(work)
 
 
 class DonorDeltas:
@@ -164,7 +178,7 @@ class _DonorDelta:
         tuned, base = self._pair.read(start, stop)
         difference = subtract(tuned, base)
         main = np.zeros(stop - start, work)
-        main[difference.index] = difference.high
+        main[difference.index] = _shortened(difference.high, work)
         long = np.flatnonzero((main[difference.index] != difference.high) | (difference.low != 0))
         return DeltaTile(main, difference.index[long], difference.high[long], difference.low[long])
 

@@ -3,8 +3,7 @@
 Reading only; `extract` writes vectors of donors, `controls` writes the random ones, both through `write_document`.
 """
 
-import hashlib
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from reasonvec.errors import VectorError
+from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.arithmetic import Doubles, Indices
 from reasonvec.weights.checkpoint import Checkpoint
+from reasonvec.weights.documents import CHECKPOINT, FILES, NUMBER, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
-from reasonvec.weights.safetensors_header import TensorEntry, loads_strictly, read_header
+from reasonvec.weights.files import check_inside, sha256_of
+from reasonvec.weights.safetensors_header import TensorEntry, read_header
 
 FORMAT = "reasonvec.vector"
 FORMAT_VERSION = 1
@@ -25,7 +26,6 @@ DOCUMENT = "vector.json"
 RESIDUAL = Path("residual") / "residual.safetensors"
 DONOR = Path("donor")
 SAMPLE = DONOR / "sample.safetensors"
-MAX_DOCUMENT = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Vector:
 
     location: str
     path: Path
+    revision: str | None
+    """The commit on the Hub, where that is known."""
     document: Mapping[str, Any]
     deltas: Mapping[str, Delta]
 
@@ -90,17 +92,16 @@ class Vector:
         names = [name for name, delta in self.deltas.items() if delta.residual]
         if not names:
             return {}
-        self._check_file(str(RESIDUAL))
+        self.check_file(str(RESIDUAL))
         path = self.path / RESIDUAL
         entries, _ = read_header(path)
         with path.open("rb") as file:
             return {name: (_read(file, path, entries, f"{name}#index", np.dtype("<i8")),
                            _read(file, path, entries, f"{name}#value", np.dtype("<f8"))) for name in names}  # fmt: skip
 
-    def _check_file(self, name: str) -> None:
+    def check_file(self, name: str) -> None:
         """Raise VectorError if one of the small files does not match its checksum."""
-        digest = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
-        if digest != self.document["files"].get(name, {}).get("sha256"):
+        if sha256_of(self.path / name) != self.document["files"].get(name, {}).get("sha256"):
             raise VectorError(f"{self.path / name} does not match its checksum in vector.json. The vector was damaged "
                               f"after it was made; copy or extract it again.")  # fmt: skip
 
@@ -109,8 +110,14 @@ class Vector:
         do not match their checksums."""
         for name in self.document["files"]:
             if name.startswith(f"{DONOR}/"):
-                self._check_file(name)
-        return Checkpoint(f"{self.location}/{DONOR}", self.path / DONOR, None, {})
+                self.check_file(name)
+        folder = self.path / DONOR
+        for path in folder.rglob("*") if folder.is_dir() else ():
+            name = path.relative_to(self.path).as_posix()
+            if not path.is_dir() and name not in self.document["files"]:
+                raise VectorError(f"{path} is not among the files of the vector that vector.json lists. Somebody put "
+                                  f"it there; remove it.")  # fmt: skip
+        return Checkpoint(f"{self.location}/{DONOR}", folder, None, {}, follow_links=True)
 
 
 def _read(file: Any, path: Path, entries: Mapping[str, TensorEntry], name: str, dtype: np.dtype[Any]) -> Any:
@@ -121,89 +128,68 @@ def _read(file: Any, path: Path, entries: Mapping[str, TensorEntry], name: str, 
     return np.frombuffer(file.read(entries[name].nbytes), dtype)
 
 
-def open_vector(path: Path, *, location: str | None = None) -> Vector:
+def open_vector(path: Path, *, location: str | None = None, revision: str | None = None) -> Vector:
     """Read vector.json and the headers of a vector and check that they agree.
 
     Raises VectorError for a directory that is no vector, another format version, a document whose checksum does not
-    hold, or files that are missing or differ in size, names, shapes or dtypes from what the document says. The data
-    is checked as it is read.
+    hold, or files that are missing or differ in size, names, shapes or dtypes from what the document says, and
+    CheckpointError for files that are not regular ones inside the vector. The data is checked as it is read.
     """
     file = path / DOCUMENT
-    if not file.is_file():
+    if not os.path.lexists(file):
         if (path / "config.json").exists() or (path / "model.safetensors").exists():
             raise VectorError(f"{path} is a checkpoint, not a vector. Take the difference of two first: reasonvec "
                               f"extract --tuned TUNED --base BASE --out VECTOR.")  # fmt: skip
         raise VectorError(f"{path} has no {DOCUMENT}, so it is not a vector. `reasonvec extract` makes them.")
-    document = read_document(file)
-    try:
-        deltas = _deltas(path.resolve(), document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VectorError(f"{file} lacks or misstates a field ({error!r}). The vector is damaged; extract it "
-                          f"again.") from None  # fmt: skip
-    return Vector(location or str(path), path.resolve(), document, deltas)
-
-
-def read_document(file: Path) -> dict[str, Any]:
-    """The JSON of a vector.json or reasonvec.json, its version and its own checksum held against it."""
-    try:
-        if file.stat().st_size > MAX_DOCUMENT:
-            raise VectorError(f"{file} has {file.stat().st_size} bytes; at most {MAX_DOCUMENT} are read.")
-        document = loads_strictly(file.read_bytes())
-    except ValueError as error:
-        raise VectorError(f"{file} is not JSON ({error}). It is damaged; make it again.") from None
-    except OSError as error:
-        raise VectorError(f"{file} cannot be read: {error.strerror or error}.") from error
-    if not isinstance(document, dict) or not isinstance(document.get("format"), str):
-        raise VectorError(f"{file} does not say of what format it is; it was not written by reasonvec.")
-    if document.get("format_version") != FORMAT_VERSION:
-        raise VectorError(
-            f"{file} is of format version {document.get('format_version')!r}; this reasonvec reads {FORMAT_VERSION}. "
-            f"Make it again, or use the version of reasonvec that wrote it."
-        )
-    if document.get("sha256") != document_digest(document):
-        raise VectorError(f"{file} does not match its own checksum: it was edited or damaged. Make it again.")
-    return document
-
-
-def document_digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 over the document as canonical JSON without its own `sha256`."""
-    content = {key: value for key, value in document.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def format_document(document: Mapping[str, Any]) -> bytes:
-    """The bytes of vector.json or reasonvec.json, with the checksum put in."""
-    signed = {**document, "sha256": document_digest(document)}
-    return (json.dumps(signed, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _deltas(path: Path, document: Mapping[str, Any]) -> dict[str, Delta]:
+    root = path.resolve()
+    check_inside(file, root)
+    document = read_document(file, FORMAT_VERSION, _FORM)
     if document["format"] != FORMAT:
-        raise VectorError(f"{path / DOCUMENT} is a {document['format']}, not a {FORMAT}.")
+        raise VectorError(f"{file} is a {document['format']}, not a {FORMAT}.")
+    for name, info in document["files"].items():
+        _check_size(root / name, root, info["bytes"])
+    return Vector(location or str(path), root, revision, document, _deltas(root, document))
+
+
+_FORM = {
+    "format": str, "donors": {"tuned": CHECKPOINT, "base": CHECKPOINT}, "only": [str], "skip": [str],
+    "left_out": [str], "tied": {str: str}, "files": FILES, "relation": dict | None, "step_bins": [str],
+    "carried": {str: {"shape": [int], "dtype": str, "sha256": str}},
+    "tensors": {str: {
+        "shape": [int], "dtype": str, "encoding": str, "file": str, "sha256": str, "residual": int,
+        "checkpoint_dtype": str, "changed": int, "norm": NUMBER, "base_norm": NUMBER, "rounding": NUMBER,
+        "steps": [int],
+    }},
+}  # fmt: skip
+
+
+def _check_size(file: Path, root: Path, size: int) -> None:
+    try:
+        check_inside(file, root)
+    except CheckpointError as error:
+        raise VectorError(f"{error} Copy or extract the vector again.") from None
+    if not file.is_file() or file.stat().st_size != size:
+        raise VectorError(f"{file} has {file.stat().st_size} bytes; vector.json says {size} bytes. The vector was cut "
+                          f"off or damaged; copy or extract it again.")  # fmt: skip
+
+
+def _deltas(root: Path, document: Mapping[str, Any]) -> dict[str, Delta]:
     headers: dict[str, Mapping[str, TensorEntry]] = {}
-    for name, size in ((name, info["bytes"]) for name, info in document["files"].items()):
-        file = path / name
-        if not file.resolve().is_relative_to(path):
-            raise VectorError(f"{path / DOCUMENT} names the file {name!r}, which lies outside the vector.")
-        if not file.is_file() or file.stat().st_size != size:
-            found = f"has {file.stat().st_size} bytes" if file.is_file() else "is missing"
-            raise VectorError(f"{file} {found}; vector.json says {size} bytes. The vector was cut off or damaged; "
-                              f"copy or extract it again.")  # fmt: skip
     deltas = {}
     for name, info in sorted(document["tensors"].items()):
         if info["file"] not in headers:
             if info["file"] not in document["files"]:
-                raise VectorError(f"{path / DOCUMENT} puts {name!r} in {info['file']!r}, which it does not list.")
-            headers[info["file"]] = read_header(path / info["file"])[0]
+                raise VectorError(f"{root / DOCUMENT} puts {name!r} in {info['file']!r}, which it does not list.")
+            headers[info["file"]] = read_header(root / info["file"])[0]
         entry = headers[info["file"]].get(name)
         if entry is None or list(entry.shape) != info["shape"] or entry.dtype != info["dtype"]:
-            raise VectorError(f"{path / info['file']} does not hold {name!r} as {info['dtype']} of shape "
+            raise VectorError(f"{root / info['file']} does not hold {name!r} as {info['dtype']} of shape "
                               f"{info['shape']}, as vector.json says. Extract the vector again.")  # fmt: skip
         if info["encoding"] != "dense" or entry.dtype not in STORED or info["checkpoint_dtype"] not in EXACT_CHAIN:
-            raise VectorError(f"{path / DOCUMENT} encodes {name!r} as {info['encoding']!r} {entry.dtype} of "
+            raise VectorError(f"{root / DOCUMENT} encodes {name!r} as {info['encoding']!r} {entry.dtype} of "
                               f"{info['checkpoint_dtype']}, which this version cannot read.")  # fmt: skip
         deltas[name] = Delta(
-            name, tuple(entry.shape), info["checkpoint_dtype"], entry, str(info["sha256"]), int(info["changed"]),
-            float(info["norm"]), float(info["base_norm"]), tuple(int(n) for n in info["steps"]), int(info["residual"]),
+            name, tuple(entry.shape), info["checkpoint_dtype"], entry, info["sha256"], info["changed"],
+            float(info["norm"]), float(info["base_norm"]), tuple(info["steps"]), info["residual"],
         )  # fmt: skip
     return deltas

@@ -5,7 +5,6 @@ file holds deltas of one dtype (which also keeps them aligned), leaves room for 
 delta that turns out not to fit its dtype is begun again in the next wider one; in practice the first tile tells.
 """
 
-import hashlib
 import io
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ import numpy as np
 
 from reasonvec.weights.arithmetic import Difference, narrowest
 from reasonvec.weights.digest import Digest
+from reasonvec.weights.documents import format_document
 from reasonvec.weights.dtypes import STORED
+from reasonvec.weights.files import sha256_of
 from reasonvec.weights.output import Staging
 from reasonvec.weights.safetensors_header import format_header
-from reasonvec.weights.vector import DOCUMENT, RESIDUAL, format_document
+from reasonvec.weights.vector import DOCUMENT, RESIDUAL
 
 SHARD_BYTES = 5_000_000_000
 """A file is closed to further deltas when it has this much."""
@@ -110,6 +111,9 @@ class VectorWriter:
             header = format_header(tensors, _METADATA, reserve=self._reserve)
             self._staging.file(file, self._reserve + self._ends[file])
             self._staging.write(file, 0, header)
+        for path in self._staging.output.glob("vector-*.safetensors"):
+            if path.name not in by_file:
+                self._staging.remove(path.name)  # begun for deltas that turned out to need a wider dtype
         residuals = {name: self._staging.finished[name]["residual"] for name in self._shapes}
         self._write_residuals({name: rest for name, rest in residuals.items() if rest})
 
@@ -148,7 +152,7 @@ def file_checksums(staging: Staging, document: str, without: Collection[str]) ->
                 continue  # left by a run that was killed after it had written it
             found[name] = {"bytes": path.stat().st_size}
             if name not in without:
-                found[name]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[name]["sha256"] = sha256_of(path)
     return found
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from reasonvec.errors import CheckpointError, IncompatibleError, VectorError, VerificationError
-from reasonvec.weights.alignment import NameFilter, match_donors
 from reasonvec.weights.application import Job, Options, plan_apply, plan_transfer
-from reasonvec.weights.checkpoint import open_checkpoint, tensor_reader
-from reasonvec.weights.hub import locate_checkpoint
-from reasonvec.weights.receipt import read_receipt
-from reasonvec.weights.sources import DonorDeltas, StoredDeltas, TensorTiles, tiles
+from reasonvec.weights.checkpoint import INDEX, open_checkpoint, tensor_reader
+from reasonvec.weights.documents import first_difference
+from reasonvec.weights.extraction import recompute_document
+from reasonvec.weights.files import check_inside, sha256_of
+from reasonvec.weights.hub import recorded_location
+from reasonvec.weights.provenance import fingerprint
+from reasonvec.weights.receipt import RECEIPT, read_receipt
 from reasonvec.weights.vector import DOCUMENT, Vector, open_vector
 
 Progress = Callable[[int], None]
@@ -51,109 +51,106 @@ def verify(
     `checksums_only` inputs are not needed).
     """
     path = Path(path)
+    where = {"offline": offline, "follow_links": follow_links}
     if (path / DOCUMENT).is_file():
         vector = open_vector(path)
-        _check_files(path, vector.document["files"])
+        _check_files(path, vector.document["files"], DOCUMENT)
         _check_deltas(vector)
         if not checksums_only:
-            _recompute_vector(vector, offline=offline, follow_links=follow_links, progress=progress)
+            _recompute_vector(vector, progress=progress, **where)
         return Verification(path, "vector", len(vector.deltas), not checksums_only)
     receipt = read_receipt(path)
-    _check_files(path, receipt["files"])
-    _check_tensors(path, receipt["tensors"])
+    _check_files(path, receipt["files"], RECEIPT)
+    _check_tensors(path, receipt)
     if not checksums_only:
-        job = _job(receipt, offline=offline, follow_links=follow_links)
-        _recompute_checkpoint(path, job, progress)
+        _recompute_checkpoint(path, receipt, progress=progress, **where)
     return Verification(path, "enhanced checkpoint", len(receipt["tensors"]), not checksums_only)
 
 
-def _check_files(path: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_files(path: Path, files: Mapping[str, Mapping[str, Any]], document: str) -> None:
+    """Size and checksum of every listed file, and that there are no others, but for a model card."""
+    root = path.resolve()
     for name, info in files.items():
-        file = path / name
-        if not file.resolve().is_relative_to(path.resolve()):
-            raise VerificationError(f"{path} lists the file {name!r}, which lies outside of it.")
-        if not file.is_file() or file.stat().st_size != info["bytes"]:
-            found = f"has {file.stat().st_size}" if file.is_file() else "is missing"
-            raise VerificationError(f"{file} should have {info['bytes']} bytes and {found}. It was changed or damaged.")
-        if "sha256" in info:
-            with file.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            if digest != info["sha256"]:
-                raise VerificationError(
-                    f"{file} has the SHA-256 {digest}, and {info['sha256']} was recorded when it was written. It was "
-                    f"changed since."
-                )
+        file = root / name
+        try:
+            check_inside(file, root)
+            size = file.stat().st_size
+        except (CheckpointError, OSError) as error:
+            raise VerificationError(f"{error} It was there when {path} was made.") from None
+        if size != info["bytes"]:
+            raise VerificationError(f"{file} should have {info['bytes']} bytes and has {size}. It was changed since.")
+        if "sha256" in info and (digest := sha256_of(file)) != info["sha256"]:
+            raise VerificationError(
+                f"{file} has the SHA-256 {digest}, and {info['sha256']} was recorded when it was written. It was "
+                f"changed since."
+            )
+    for file in sorted(root.rglob("*")):
+        name = file.relative_to(root).as_posix()
+        if not file.is_dir() and name not in (*files, document, "README.md") and not name.startswith("."):
+            raise VerificationError(
+                f"{file} was not there when {path} was made. Other programs may read it with the rest; remove it."
+            )
 
 
-def _check_tensors(path: Path, digests: Mapping[str, str]) -> None:
+def _check_tensors(path: Path, receipt: Mapping[str, Any]) -> None:
+    """Names, dtypes, shapes and data of the output against the receipt."""
     checkpoint = open_checkpoint(path)
-    if checkpoint.tensors.keys() != digests.keys():
-        odd = sorted(checkpoint.tensors.keys() ^ digests.keys())
+    if odd := sorted(checkpoint.tensors.keys() ^ receipt["tensors"].keys()):
         raise VerificationError(f"{path}: the tensors are not those of the receipt; {odd[0]} is in one of them only.")
+    digests = {}
     with tensor_reader() as reader:
         for name, entry in checkpoint.tensors.items():
-            digest, block = hashlib.sha256(), bytearray(1 << 20)
-            for start in range(0, entry.nbytes, len(block)):
-                view = memoryview(block)[: min(len(block), entry.nbytes - start)]
-                reader.read_into(entry, start, view)
-                digest.update(view)
-            if digest.hexdigest() != digests[name]:
+            digests[name] = reader.sha256(entry)
+            if digests[name] != receipt["tensors"][name]:
                 raise VerificationError(f"{entry.path}: {name!r} does not match its checksum in the receipt. It was "
                                         f"changed after it was written.")  # fmt: skip
+    if fingerprint((checkpoint.tensors[name], digest) for name, digest in digests.items()) != receipt["fingerprint"]:
+        raise VerificationError(f"{path}: the data is that of the receipt, but a dtype or shape in the headers is not. "
+                                f"The weights would be read as other numbers; it was changed since.")  # fmt: skip
 
 
 def _check_deltas(vector: Vector) -> None:
     with tensor_reader() as reader:
         for delta in vector.deltas.values():
-            tensor = TensorTiles(delta.entry, reader)
-            for start, stop in tiles(delta.size):
-                tensor.read(start, stop)
-            if tensor.sha256 != delta.sha256:
+            if reader.sha256(delta.entry) != delta.sha256:
                 raise VerificationError(f"{delta.entry.path}: the data of {delta.name!r} does not match its checksum "
                                         f"in vector.json. It was damaged after it was made.")  # fmt: skip
+
+
+_NOT_COMPUTED = ("sha256", "files", "tool")
+"""Of a document: its own checksum, what was checked on the disk, and the version that wrote it."""
+
+
+def _compare(path: Path, document: Mapping[str, Any], computed: Mapping[str, Any]) -> None:
+    claims = {key: value for key, value in document.items() if key not in _NOT_COMPUTED}
+    again = {key: value for key, value in computed.items() if key not in _NOT_COMPUTED}
+    if wrong := first_difference(claims, again):
+        raise VerificationError(
+            f"{path} is not what it says it is: {wrong}. An input was changed since it was made, or what it says was."
+        )
 
 
 def _recompute_vector(vector: Vector, *, offline: bool, follow_links: bool, progress: Progress) -> None:
     if "control" in vector.document:
         raise VerificationError(f"{vector.path} holds random numbers, a control; its checksums hold. Use "
                                 f"--checksums-only, or make it again from its seed to compare.")  # fmt: skip
-    places = {role: str(donor["location"]) for role, donor in vector.document["donors"].items()}
     try:
-        tuned, base = (
-            locate_checkpoint(places[role], offline=offline, follow_links=follow_links) for role in ("tuned", "base")
-        )
-        match = match_donors(tuned, base, NameFilter(vector.document["only"], vector.document["skip"]))
+        computed = recompute_document(vector, offline=offline, follow_links=follow_links, progress=progress)
     except (CheckpointError, IncompatibleError) as error:
         raise _unavailable(vector.path, error) from error
-    if match.computed != {name: delta.checkpoint_dtype for name, delta in vector.deltas.items()}:
-        raise VerificationError(f"{vector.path}: the donors at {places['tuned']} and {places['base']} have other "
-                                f"tensors than the vector. They are not what it was made of.")  # fmt: skip
-    donors, stored = DonorDeltas(tuned, base, match), StoredDeltas(vector)
-    work = np.dtype(np.float64)
-    with tensor_reader() as reader:
-        for name, delta in vector.deltas.items():
-            ours, theirs = stored.open(name, reader), donors.open(name, reader)
-            for start, stop in tiles(delta.size):
-                a, b = ours.read(start, stop, work), theirs.read(start, stop, work)
-                if not (np.array_equal(a.main, b.main) and np.array_equal(a.low, b.low)):
-                    raise VerificationError(f"{vector.path}: {name!r} is not {places['tuned']} minus "
-                                            f"{places['base']}. A donor was changed, or the vector was.")  # fmt: skip
-            progress(delta.entry.nbytes)
+    _compare(vector.path, vector.document, computed)
 
 
 def _job(receipt: Mapping[str, Any], *, offline: bool, follow_links: bool) -> Job:
     """The computation that a receipt speaks of, planned anew."""
     options = Options.from_json(receipt["options"])
-    target = receipt["target"]["location"]
-    try:
-        if receipt["operation"] == "transfer":
-            return plan_transfer(tuned=receipt["tuned"]["location"], base=receipt["base"]["location"], target=target,
-                                 alpha=receipt["alpha"], options=options, offline=offline,
-                                 follow_links=follow_links)  # fmt: skip
-        vectors = [(vector["location"], vector["alpha"]) for vector in receipt["vectors"]]
-        return plan_apply(vectors=vectors, target=target, options=options, offline=offline, follow_links=follow_links)
-    except (CheckpointError, VectorError, IncompatibleError) as error:
-        raise _unavailable(Path(target), error) from error
+    target = recorded_location(receipt["target"])
+    if receipt["operation"] == "transfer":
+        tuned, base = recorded_location(receipt["tuned"]), recorded_location(receipt["base"])
+        return plan_transfer(tuned=tuned, base=base, target=target, alpha=receipt["alpha"], options=options,
+                             offline=offline, follow_links=follow_links)  # fmt: skip
+    vectors = [(recorded_location(vector), vector["alpha"]) for vector in receipt["vectors"]]
+    return plan_apply(vectors=vectors, target=target, options=options, offline=offline, follow_links=follow_links)
 
 
 def _unavailable(path: Path, error: Exception) -> VerificationError:
@@ -163,22 +160,28 @@ def _unavailable(path: Path, error: Exception) -> VerificationError:
     )
 
 
-def _recompute_checkpoint(path: Path, job: Job, progress: Progress) -> None:
-    written = open_checkpoint(path)
+def _recompute_checkpoint(
+    path: Path, receipt: Mapping[str, Any], *, offline: bool, follow_links: bool, progress: Progress
+) -> None:
+    try:
+        job = _job(receipt, offline=offline, follow_links=follow_links)
+    except (CheckpointError, VectorError, IncompatibleError) as error:
+        raise _unavailable(path, error) from error
+    records = {}
     with tensor_reader() as reader:
-        for name, entry in written.tensors.items():
-            if name not in job.target.tensors:
-                raise VerificationError(f"{path}: {name!r} is not in the target {job.target.location}, which has "
-                                        f"changed since.")  # fmt: skip
-
-            def compare(offset: int, data: memoryview, entry: Any = entry) -> None:
-                found = bytearray(len(data))
-                reader.read_into(entry, offset, memoryview(found))
-                if found != data:
-                    raise VerificationError(
-                        f"{path}: {entry.name!r} is not what its receipt says: computed again from the target and the "
-                        f"deltas, it differs near byte {offset}. An input was changed since, or the receipt was."
-                    )
-
-            job.compute(name, reader, compare)
+        for name, entry in job.target.tensors.items():
+            # the SHA-256 of what is computed is compared with the one that the file was just held against
+            records[name] = job.record(name, reader, lambda offset, data: None)
             progress(entry.nbytes)
+    _compare(path, receipt, job.claims(job.shards(), records))
+    _compare_small_files(path, receipt["files"], job)
+
+
+def _compare_small_files(path: Path, files: Mapping[str, Mapping[str, Any]], job: Job) -> None:
+    own = {shard.name for shard in job.shards()} | {INDEX}
+    expected = {name: sha256_of(job.target.path / name) for name in job.target.small_files()}
+    if configuration := job.configuration():
+        expected["config.json"] = hashlib.sha256(configuration).hexdigest()
+    found = {name: info.get("sha256") for name, info in files.items() if name not in own}
+    if wrong := first_difference(found, expected):
+        raise VerificationError(f"{path}: its small files are not the target's: {wrong}. They were changed since.")

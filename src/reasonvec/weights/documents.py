@@ -1,0 +1,106 @@
+"""vector.json and reasonvec.json as text: written canonically with a checksum, and never trusted when they are read."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from reasonvec.errors import CheckpointError, VectorError
+from reasonvec.weights.files import read_small
+from reasonvec.weights.safetensors_header import loads_strictly
+
+Form = Any
+"""What a value must look like: a type, a list of one form, a dict of named forms, or {str: form} for any names."""
+
+NUMBER = float | int
+CHECKPOINT = {"location": str, "revision": str | None, "fingerprint": str, "tensors": int, "files": {str: dict},
+              "small_files": {str: str}}  # fmt: skip
+FILES = {str: {"bytes": int}}
+
+
+def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
+    """The document in `file`: its version, its own checksum and the form of its fields held against it.
+
+    Raises VectorError for any that does not hold.
+    """
+    try:
+        document = loads_strictly(read_small(file))
+    except ValueError as error:
+        raise VectorError(f"{file} is not JSON ({error}). It is damaged; make it again.") from None
+    except CheckpointError as error:
+        raise VectorError(str(error)) from None
+    if not isinstance(document, dict) or not isinstance(document.get("format"), str):
+        raise VectorError(f"{file} does not say of what format it is; it was not written by reasonvec.")
+    if document.get("format_version") != version:
+        raise VectorError(
+            f"{file} is of format version {document.get('format_version')!r}; this reasonvec reads {version}. "
+            f"Make it again, or use the version of reasonvec that wrote it."
+        )
+    if document.get("sha256") != document_digest(document):
+        raise VectorError(f"{file} does not match its own checksum: it was edited or damaged. Make it again.")
+    if wrong := _misfit(document, form, ""):
+        raise VectorError(f"{file} lacks or misstates a field: {wrong}. It is damaged; make it again.")
+    return document
+
+
+def document_digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 over the document as canonical JSON without its own `sha256`."""
+    content = {key: value for key, value in document.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def format_document(document: Mapping[str, Any]) -> bytes:
+    """The bytes of a document, with the checksum put in."""
+    signed = {**document, "sha256": document_digest(document)}
+    return (json.dumps(signed, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _misfit(value: Any, form: Form, place: str) -> str | None:
+    """The first place where `value` is not of `form`, or None."""
+    if isinstance(form, list):
+        if not isinstance(value, list):
+            return f"{place} is no list"
+        parts = ((item, form[0], f"{place}[{number}]") for number, item in enumerate(value))
+        return next((wrong for part in parts if (wrong := _misfit(*part))), None)
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            return f"{place or 'all of it'} is no object"
+        if str in form:
+            parts = ((item, form[str], f"{place}.{key}".lstrip(".")) for key, item in value.items())
+            return next((wrong for part in parts if (wrong := _misfit(*part))), None)
+        if missing := sorted(form.keys() - value.keys()):
+            return f"{place}.{missing[0]}".lstrip(".") + " is missing"
+        parts = ((value[key], inner, f"{place}.{key}".lstrip(".")) for key, inner in form.items())
+        return next((wrong for part in parts if (wrong := _misfit(*part))), None)
+    if isinstance(value, bool) and form is not bool:
+        return f"{place} is {str(value).lower()}"
+    if not isinstance(value, form):
+        wanted = form if isinstance(form, UnionType) else form.__name__
+        return f"{place} is a {type(value).__name__}, not {wanted}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{place} is not finite"
+    if isinstance(value, int) and value < 0 and form is int:
+        return f"{place} is negative"
+    return None
+
+
+def first_difference(claimed: Any, computed: Any, place: str = "") -> str | None:
+    """Where a document differs from what was computed again, in words, or None. Numbers may differ in the last digits:
+    sums are made by other instructions on other processors."""
+    if isinstance(claimed, Mapping) and isinstance(computed, Mapping):
+        if odd := sorted(claimed.keys() ^ computed.keys()):
+            return f"{place}.{odd[0]}".lstrip(".") + " is in one of them only"
+        parts = ((claimed[key], computed[key], f"{place}.{key}".lstrip(".")) for key in claimed)
+        return next((found for part in parts if (found := first_difference(*part))), None)
+    if isinstance(claimed, (list, tuple)) and isinstance(computed, (list, tuple)) and len(claimed) == len(computed):
+        pairs = enumerate(zip(claimed, computed, strict=True))
+        parts = ((a, b, f"{place}[{number}]") for number, (a, b) in pairs)
+        return next((found for part in parts if (found := first_difference(*part))), None)
+    if isinstance(claimed, float) and isinstance(computed, float):
+        same = math.isclose(claimed, computed, rel_tol=1e-5, abs_tol=1e-12)
+    else:
+        same = claimed == computed
+    return None if same else f"{place} is {str(claimed)[:80]}, computed again {str(computed)[:80]}"
