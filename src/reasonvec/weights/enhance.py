@@ -87,13 +87,20 @@ def enhance_tensor(
             raise _not_finite(entry, weight, result, start, out)
         if parts:
             asked += dot(change, change)
-            realised += dot(result.astype(work) - weight.astype(work), change)
+            realised += dot(_moved(result, weight, work), change)
         data = result.view(np.uint8).data
         digest.update(data)
         sink(start * out.numpy.itemsize, data)
     for _, delta in terms:
         delta.close()
     return Enhanced(digest.hexdigest(), target.sha256, asked, realised)
+
+
+def _moved(result: Array, weight: Array, work: "np.dtype[Any]") -> Array:
+    with np.errstate(over="ignore"):
+        moved: Array = result.astype(work) - weight.astype(work)
+    limit = np.finfo(work).max
+    return moved if np.isfinite(moved).all() else np.clip(moved, -limit, limit)
 
 
 def _work_dtype(entry: TensorEntry, out: FloatFormat, stochastic_key: int | None) -> "np.dtype[Any]":

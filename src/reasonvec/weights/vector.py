@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from reasonvec.errors import CheckpointError, VectorError
-from reasonvec.weights.arithmetic import Doubles, Indices
+from reasonvec.weights.arithmetic import STEP_BINS, Doubles, Indices
 from reasonvec.weights.checkpoint import Checkpoint
-from reasonvec.weights.documents import CHECKPOINT, FILES, NUMBER, read_document
+from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
 from reasonvec.weights.files import check_inside, sha256_of
 from reasonvec.weights.safetensors_header import TensorEntry, read_header
@@ -157,7 +157,7 @@ _FORM = {
     "carried": {str: {"shape": [int], "dtype": str, "sha256": str}},
     "tensors": {str: {
         "shape": [int], "dtype": str, "encoding": str, "file": str, "sha256": str, "residual": int,
-        "checkpoint_dtype": str, "changed": int, "norm": NUMBER, "base_norm": NUMBER, "rounding": NUMBER,
+        "checkpoint_dtype": str, "changed": int, "norm": NORM, "base_norm": NORM, "rounding": NORM,
         "steps": [int],
     }},
 }  # fmt: skip
@@ -188,6 +188,9 @@ def _deltas(root: Path, document: Mapping[str, Any]) -> dict[str, Delta]:
         if info["encoding"] != "dense" or entry.dtype not in STORED or info["checkpoint_dtype"] not in EXACT_CHAIN:
             raise VectorError(f"{root / DOCUMENT} encodes {name!r} as {info['encoding']!r} {entry.dtype} of "
                               f"{info['checkpoint_dtype']}, which this version cannot read.")  # fmt: skip
+        if len(info["steps"]) != len(STEP_BINS):
+            raise VectorError(f"{root / DOCUMENT}: {name!r} has {len(info['steps'])} counts of steps, not "
+                              f"{len(STEP_BINS)}. The vector is damaged; extract it again.")  # fmt: skip
         deltas[name] = Delta(
             name, tuple(entry.shape), info["checkpoint_dtype"], entry, info["sha256"], info["changed"],
             float(info["norm"]), float(info["base_norm"]), tuple(info["steps"]), info["residual"],
