@@ -10,8 +10,12 @@ from statsmodels.stats.proportion import proportion_confint
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-SHOWN = {"start": "instructions, the target's own", "story": "stories, the target's own", "walk": "a phrasing new to all",
-         "distracting": "with a distracting sentence, new to all"}  # fmt: skip
+SHOWN = {
+    "start": "instructions, the target's own",
+    "story": "stories, the target's own",
+    "walk": "a phrasing new to all",
+    "distracting": "with a distracting sentence, new to all",
+}
 
 
 def draw(results: dict, out: Path) -> None:

@@ -319,6 +319,7 @@ def demo(out: Path, seed: int) -> None:
 
     Takes some minutes on two cores. Needs the extra: pip install "reasonvec[demo]".
     """
+    click.echo("Loading torch, transformers and TRL ...", err=True)  # takes seconds, in which nothing else is said
     with _needs("demo"):
         from reasonvec.lab.demo import demo as run
 
