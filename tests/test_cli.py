@@ -155,7 +155,7 @@ def test_a_missing_extra_names_the_pip_line(root, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     result = run("demo")
     assert result.exit_code == 1
-    assert 'pip install "reasonvec[' in result.stderr
+    assert 'pip install "reasonvec[demo]"' in result.stderr
 
 
 def test_a_figure_is_drawn_and_never_over_another(root):

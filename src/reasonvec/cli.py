@@ -328,15 +328,15 @@ def demo(out: Path, seed: int) -> None:
 
 @contextlib.contextmanager
 def _needs(extra: str) -> Iterator[None]:
-    """Imports within need the packages of an extra; says how to install them where they are missing."""
+    """Imports within need the packages of an extra; says how to install all of them where one is missing."""
     try:
         yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("reasonvec"):
+    except (ModuleNotFoundError, MissingExtraError) as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("reasonvec"):
             raise
         raise MissingExtraError(
-            f"This command needs {error.name}, which is not installed. It comes with an extra: "
-            f'pip install "reasonvec[{extra}]"'
+            f"This command needs packages that are not installed. They come with an extra: pip install "
+            f'"reasonvec[{extra}]"'
         ) from error
 
 

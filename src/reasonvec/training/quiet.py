@@ -3,8 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from unittest.mock import patch
+from contextlib import contextmanager
 
 import datasets
 import huggingface_hub.constants
@@ -22,10 +21,10 @@ def quiet() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     transformers_bars = transformers.utils.logging.is_progress_bar_enabled()
     datasets_bars = datasets.utils.logging.is_progress_bar_enabled()
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True))
-        stack.enter_context(warnings.catch_warnings())
+    telemetry_off = huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         transformers.utils.logging.disable_progress_bar()
@@ -33,6 +32,7 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = telemetry_off
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
             if transformers_bars:
