@@ -79,7 +79,7 @@ def _worker() -> Iterator[Executor]:
         try:
             yield executor
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+            executor.shutdown(cancel_futures=True)  # and wait: no process outlives the demo
 
 
 def _train(models: Path, worker: Executor, stages: Stages, recipe: Recipe, seed: int) -> None:
