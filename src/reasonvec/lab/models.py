@@ -1,12 +1,9 @@
-"""The lab's tiny models: an ordinary Qwen2 of some 150 thousand parameters, saved as an ordinary checkpoint."""
-
-from pathlib import Path
+"""The lab's tiny models: an ordinary Qwen2 of some 150 thousand parameters."""
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from reasonvec.lab.recipe import ModelShape
-from reasonvec.training.checkpoints import save_checkpoint
 
 
 def build_model(shape: ModelShape, tokenizer: Qwen2Tokenizer, *, seed: int) -> Qwen2ForCausalLM:
@@ -29,8 +26,3 @@ def build_model(shape: ModelShape, tokenizer: Qwen2Tokenizer, *, seed: int) -> Q
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen2ForCausalLM(config).to(torch.float32)
-
-
-def save_model(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, *, out: Path) -> None:
-    """Write an ordinary checkpoint, whole or not at all."""
-    save_checkpoint(model, tokenizer, out=out)
