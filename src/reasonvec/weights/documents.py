@@ -16,6 +16,8 @@ Form = Any
 """What a value must look like: a type, a list of one form, a dict of named forms, or {str: form} for any names."""
 
 NUMBER = float | int
+MAX_INTEGER = 1 << 64
+"""Integers of a document are below; JSON's may be too large for a float64."""
 NORM = "a number that is not negative"
 CHECKPOINT = {"location": str, "revision": str | None, "fingerprint": str, "tensors": int, "files": {str: dict},
               "small_files": {str: str}}  # fmt: skip
@@ -35,9 +37,10 @@ def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
         raise VectorError(str(error)) from None
     if not isinstance(document, dict) or not isinstance(document.get("format"), str):
         raise VectorError(f"{file} does not say of what format it is; it was not written by reasonvec.")
-    if document.get("format_version") != version:
+    found = document.get("format_version")
+    if type(found) is not int or found != version:  # true and 1.0 equal 1
         raise VectorError(
-            f"{file} is of format version {document.get('format_version')!r}; this reasonvec reads {version}. "
+            f"{file} is of format version {found!r}; this reasonvec reads {version}. "
             f"Make it again, or use the version of reasonvec that wrote it."
         )
     if document.get("sha256") != document_digest(document):
@@ -86,6 +89,8 @@ def _misfit(value: Any, form: Form, place: str) -> str | None:
         return f"{place} is a {type(value).__name__}, not {wanted}"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{place} is not finite"
+    if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+        return f"{place} is too large"
     if isinstance(value, int) and value < 0 and form is int:
         return f"{place} is negative"
     return None

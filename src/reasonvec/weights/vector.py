@@ -96,8 +96,14 @@ class Vector:
         path = self.path / RESIDUAL
         entries, _ = read_header(path)
         with path.open("rb") as file:
-            return {name: (_read(file, path, entries, f"{name}#index", np.dtype("<i8")),
-                           _read(file, path, entries, f"{name}#value", np.dtype("<f8"))) for name in names}  # fmt: skip
+            found = {name: (_read(file, path, entries, f"{name}#index", np.dtype("<i8")),
+                            _read(file, path, entries, f"{name}#value", np.dtype("<f8")))
+                     for name in names}  # fmt: skip
+        for name, (index, value) in found.items():
+            if not _is_residual(self.deltas[name], index, value):
+                raise VectorError(f"{path} does not hold {self.deltas[name].residual} finite numbers for ascending "
+                                  f"entries of {name!r}, as vector.json says. Extract the vector again.")  # fmt: skip
+        return found
 
     def check_file(self, name: str) -> None:
         """Raise VectorError if one of the small files does not match its checksum."""
@@ -114,7 +120,7 @@ class Vector:
         folder = self.path / DONOR
         for path in folder.rglob("*") if folder.is_dir() else ():
             name = path.relative_to(self.path).as_posix()
-            if not path.is_dir() and name not in self.document["files"]:
+            if (path.is_symlink() or not path.is_dir()) and name not in self.document["files"]:
                 raise VectorError(f"{path} is not among the files of the vector that vector.json lists. Somebody put "
                                   f"it there; remove it.")  # fmt: skip
         return Checkpoint(f"{self.location}/{DONOR}", folder, None, {}, follow_links=True)
@@ -126,6 +132,17 @@ def _read(file: Any, path: Path, entries: Mapping[str, TensorEntry], name: str, 
                           f"extract it again.")  # fmt: skip
     file.seek(entries[name].offset)
     return np.frombuffer(file.read(entries[name].nbytes), dtype)
+
+
+def _is_residual(delta: Delta, index: Indices, value: Doubles) -> bool:
+    return bool(
+        delta.entry.dtype == "F64"
+        and index.size == value.size == delta.residual
+        and index[0] >= 0
+        and index[-1] < delta.size
+        and (index[1:] > index[:-1]).all()
+        and np.isfinite(value).all()
+    )
 
 
 def open_vector(path: Path, *, location: str | None = None, revision: str | None = None) -> Vector:
