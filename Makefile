@@ -1,6 +1,6 @@
 # Everything a newcomer types. `make demo` and `make test` set up what is missing first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types docs torture lab-seeds clean
+.PHONY: help setup demo test check lint types docs torture fuzz lab-seeds clean
 
 BIN := .venv/bin
 DEMO ?= demo
@@ -37,6 +37,10 @@ docs-check: setup
 
 torture: setup ## kill extract, apply and transfer at every instant; long
 	@REASONVEC_TORTURE=1 $(BIN)/python -m pytest -q tests/weights/test_output.py -k kill
+
+fuzz: ## fuzz everything that reads files of strangers: RUNS=1000000 SECONDS=600, both at least; fuzz/README.md
+	@scripts/setup fuzz
+	@$(BIN)/python -m fuzz $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 lab-seeds: setup ## five fresh seeds of the demo; writes the table in docs/lab.md
 	@$(BIN)/python benchmarks/lab_seeds.py

@@ -1,0 +1,19 @@
+"""One module for each thing that reads files of strangers. A target has
+
+    seeds() -> dict[str, bytes]                 small inputs to begin with, by name; the same in every run
+    run(data: bytes, directory: Path) -> None   read `data`, laid out below the empty `directory` where it needs files
+
+and `run` lets through what the reader raises: ReasonvecError is an answer, anything else a finding. A new target (a
+decoder of blocks, say, whose `run` calls it with `data` and needs no directory) is a module here and a line below.
+"""
+
+from types import ModuleType
+
+from fuzz.targets import checkpoint, document, header, vector
+
+TARGETS: dict[str, ModuleType] = {
+    "header": header,
+    "checkpoint": checkpoint,
+    "document": document,
+    "vector": vector,
+}
