@@ -49,9 +49,11 @@ def main(name: str, corpus: Path, findings: Path, options: list[str]) -> None:
 
 def _place(error: Exception) -> str:
     """A name for what went wrong and where, the same for inputs that find the same."""
-    places = [(Path(frame.filename), frame.name) for frame in traceback.extract_tb(error.__traceback__)]
-    ours = [(file.stem, function) for file, function in places if file.is_relative_to(PACKAGE)]
-    return "-".join((type(error).__name__, *(ours[-1] if ours else ("target", "run"))))
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
+    if ours:
+        return f"{type(error).__name__}-{Path(ours[-1].filename).stem}-{ours[-1].name}"
+    return f"{type(error).__name__}-{frames[-1].name}-{frames[-1].lineno}" if frames else type(error).__name__
 
 
 def save(path: Path, data: bytes, error: Exception) -> None:

@@ -46,10 +46,15 @@ def _repaired(text: bytes, pieces: Sequence[Piece]) -> bytes:
                 info["bytes"] = len(content)
                 if "sha256" in info:
                     info["sha256"] = hashlib.sha256(content).hexdigest()
-        for name, info in _objects(document.get("tensors")):
+        tensors = document.get("tensors")
+        for name, info in _objects(tensors):
             piece = contents.get(str(info.get("file")))
             if piece is not None and (data := _data(piece, name)) is not None:
                 info["sha256"] = hashlib.sha256(data).hexdigest()
+        for name, info in tensors.items() if isinstance(tensors, dict) else ():
+            if isinstance(info, str):  # of a receipt, which does not say in which file
+                found = [data for piece in pieces if (data := _data(piece, name)) is not None]
+                tensors[name] = hashlib.sha256(found[0]).hexdigest() if found else info
         return json.dumps(document).encode()
     except (ValueError, TypeError, AttributeError, RecursionError):
         return text

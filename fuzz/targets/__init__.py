@@ -9,11 +9,12 @@ decoder of blocks, say, whose `run` calls it with `data` and needs no directory)
 
 from types import ModuleType
 
-from fuzz.targets import checkpoint, document, header, vector
+from fuzz.targets import checkpoint, document, header, vector, verify
 
 TARGETS: dict[str, ModuleType] = {
     "header": header,
     "checkpoint": checkpoint,
     "document": document,
     "vector": vector,
+    "verify": verify,
 }

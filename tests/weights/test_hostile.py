@@ -423,3 +423,11 @@ def test_a_folder_in_donor_that_is_a_link_to_elsewhere_is_refused(root):
     (root / "vector/donor/additional_chat_templates").symlink_to(root / "templates")
     with pytest.raises(VectorError, match="additional_chat_templates is not among the files of the vector"):
         open_vector(root / "vector").donor()
+
+
+def test_verify_finds_a_folder_that_is_a_link_to_elsewhere(root):
+    (root / "templates").mkdir()
+    (root / "templates/tool.jinja").write_text("{{ evil }}")
+    (made(root) / "additional_chat_templates").symlink_to(root / "templates")
+    with pytest.raises(VerificationError, match="additional_chat_templates was not there when"):
+        verify(root / "out")
