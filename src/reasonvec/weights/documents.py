@@ -16,6 +16,8 @@ Form = Any
 """What a value must look like: a type, a list of one form, a dict of named forms, or {str: form} for any names."""
 
 NUMBER = float | int
+MAX_VALUES = 8_000_000
+"""Commas and brackets of a document, which has some 30 for each tensor."""
 MAX_INTEGER = 1 << 64
 """Integers of a document are below; JSON's may be too large for a float64."""
 NORM = "a number that is not negative"
@@ -30,7 +32,7 @@ def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
     Raises VectorError for any that does not hold.
     """
     try:
-        document = loads_strictly(read_small(file))
+        document = loads_strictly(read_small(file), MAX_VALUES)
     except ValueError as error:
         raise VectorError(f"{file} is not JSON ({error}). It is damaged; make it again.") from None
     except CheckpointError as error:

@@ -29,6 +29,10 @@ MAX_NESTING = 64
 """Objects and lists within one another that JSON may have; configurations have some 5. What is deeper may still be
 parsed, but then neither compared nor printed."""
 
+MAX_VALUES = 600_000
+"""Commas and brackets that a header may have, which is some 75 000 tensors in one file. Without a limit JSON fills the
+memory: a list of three bytes takes 64 there. With this one it takes less than 100 MB."""
+
 MAX_ENTRIES = 1 << 62
 """More entries than any file could hold; keeps products of hostile shapes out of overflow."""
 
@@ -65,8 +69,14 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def loads_strictly(text: bytes | str) -> Any:
-    """`json.loads` that refuses duplicate names and nested bombs. Raises ValueError, never RecursionError."""
+def loads_strictly(text: bytes | str, most_values: int = MAX_VALUES) -> Any:
+    """`json.loads` that refuses duplicate names, nested bombs and more than some `most_values` values.
+
+    Raises ValueError, never RecursionError.
+    """
+    counts = map(text.count, b",[{") if isinstance(text, bytes) else map(text.count, ",[{")
+    if sum(counts) > most_values:
+        raise ValueError(f"more than {most_values} values, which no file of its kind has")
     try:
         value = json.loads(text, object_pairs_hook=_refuse_duplicates)
         deep = _is_deep(value)
