@@ -3,14 +3,15 @@
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from fuzz.pieces import FOLDER, LINK, PIPE, PLAIN, Piece, cut, join, laid_out, pack
+from fuzz.pieces import FOLDER, LINK, PIPE, PLAIN, Piece, cut, join, laid_out, pack, with_content
 from fuzz.signing import with_documents_signed
 from fuzz.targets import vector
 from reasonvec.weights import apply, extract, inspect, verify
 from reasonvec.weights.documents import format_document
 from reasonvec.weights.receipt import RECEIPT
-from reasonvec.weights.vector import DOCUMENT
+from reasonvec.weights.vector import DOCUMENT, RELATION
 from tests.checkpoints import write
 
 
@@ -20,6 +21,13 @@ def run(data: bytes, directory: Path) -> None:
         if (directory / DOCUMENT).is_file():
             json.dumps(inspect(directory).to_json(), allow_nan=False)
         assert verify(directory, checksums_only=True).tensors >= 0
+
+
+WORDS = ("ancestor", "case", "explanation")
+
+
+def _with(document: Piece, **fields: Any) -> Piece:
+    return with_content(document, json.dumps(json.loads(document.content) | fields).encode())
 
 
 def seeds() -> dict[str, bytes]:
@@ -44,6 +52,8 @@ def seeds() -> dict[str, bytes]:
         "pipe": [*out, Piece(b"p", PIPE, b"")],
         "link": [*out, Piece(b"t", LINK, b"\x02")],
         "folder": [*whole, Piece(b"y", FOLDER, b"")],
+        "relation": [_with(whole[-1], relation=dict.fromkeys(RELATION, 0) | dict.fromkeys(WORDS, "x")), *whole],
+        "control": [_with(whole[-1], control={"kind": "random", "seed": 1, "of": "x"}), *whole],
         "nothing": [],
     }
     return {name: join(pieces) for name, pieces in inputs.items()}

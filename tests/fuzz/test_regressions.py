@@ -20,7 +20,7 @@ VALID = {
     "checkpoint": ("one", "two", "no-config", "small-files"),
     "document": ("transfer", "apply", "every", "checkpoint", "surrogate"),
     "vector": ("whole", "unsigned", "signed", "folder-in-donor"),
-    "verify": ("vector", "enhanced", "folder"),
+    "verify": ("vector", "enhanced", "folder", "relation", "control"),
 }
 
 

@@ -376,6 +376,43 @@ def test_integers_that_no_count_reaches_are_refused(root, number):
         open_vector(root / "vector")
 
 
+@pytest.mark.parametrize("number", [1e300, 1e-300, 5e-324, 2**63 * 10**9, -1.0])
+def test_norms_that_no_weights_have_are_refused(root, number):
+    signed_with(root, lambda document: document["tensors"]["model.norm.weight"].update(base_norm=number))
+    with pytest.raises(VectorError, match=r"base_norm is (.*, no norm of weights|too large)"):
+        inspect(root / "vector").to_json()
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
+def test_numbers_that_are_none_are_refused_wherever_they_are(root, number):
+    file = root / "vector/vector.json"
+    file.write_text(file.read_text().replace('"formula": "tuned - base"', f'"formula": {number}'))
+    with pytest.raises(VectorError, match="holds NaN or infinity"):
+        open_vector(root / "vector")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("relation", {"a": [1]}), ("relation", {}), ("control", {"kind": "random"}), ("control", [])]
+)
+def test_what_is_printed_of_a_document_is_checked_when_it_is_read(root, field, value):
+    signed_with(root, lambda document: document.update({field: value}))
+    with pytest.raises(VectorError, match=rf"lacks or misstates a field: {field}"):
+        open_vector(root / "vector")
+
+
+def test_json_output_is_ascii_where_it_must_be(root):
+    from click.testing import CliRunner
+
+    from reasonvec.cli import main
+
+    odd = "\ud800 \x9b2J \x7f é"
+    signed_with(root, lambda document: document["donors"]["tuned"].update(location=odd))
+    result = CliRunner().invoke(main, ["inspect", str(root / "vector"), "--json"])
+    assert result.exit_code == 0
+    assert r"\ud800 \u009b2J \u007f é" in result.output
+    assert json.loads(result.output)["donors"]["tuned"]["location"] == odd
+
+
 @pytest.mark.parametrize("version", [True, 1.0])
 def test_what_only_equals_the_version_is_another_version(root, version):
     signed_with(root, lambda document: document.update(format_version=version))

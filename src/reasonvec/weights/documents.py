@@ -13,7 +13,8 @@ from reasonvec.weights.files import read_small
 from reasonvec.weights.safetensors_header import loads_strictly
 
 Form = Any
-"""What a value must look like: a type, a list of one form, a dict of named forms, or {str: form} for any names."""
+"""What a value must look like: a type, a list of one form, a dict of named forms, {str: form} for any names, or
+(form,) for what may be null or left out."""
 
 NUMBER = float | int
 MAX_VALUES = 8_000_000
@@ -21,6 +22,8 @@ MAX_VALUES = 8_000_000
 MAX_INTEGER = 1 << 64
 """Integers of a document are below; JSON's may be too large for a float64."""
 NORM = "a number that is not negative"
+NORMS = (1e-100, 1e100)
+"""Norms and sums of squares of any number of float32 lie between, or are 0; squares and ratios of them are finite."""
 CHECKPOINT = {"location": str, "revision": str | None, "fingerprint": str, "tensors": int, "files": {str: dict},
               "small_files": {str: str}}  # fmt: skip
 FILES = {str: {"bytes": int}}
@@ -45,7 +48,13 @@ def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
             f"{file} is of format version {found!r}; this reasonvec reads {version}. "
             f"Make it again, or use the version of reasonvec that wrote it."
         )
-    if document.get("sha256") != document_digest(document):
+    try:
+        digest = document_digest(document)
+    except ValueError:
+        raise VectorError(
+            f"{file} holds NaN or infinity, as no document does. It is damaged; make it again."
+        ) from None
+    if document.get("sha256") != digest:
         raise VectorError(f"{file} does not match its own checksum: it was edited or damaged. Make it again.")
     if wrong := _misfit(document, form, ""):
         raise VectorError(f"{file} lacks or misstates a field: {wrong}. It is damaged; make it again.")
@@ -53,9 +62,10 @@ def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
 
 
 def document_digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 over the document as canonical JSON without its own `sha256`."""
+    """SHA-256 over the document as canonical JSON without its own `sha256`. ValueError for NaN and infinity."""
     content = {key: value for key, value in document.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def format_document(document: Mapping[str, Any]) -> bytes:
@@ -66,6 +76,8 @@ def format_document(document: Mapping[str, Any]) -> bytes:
 
 def _misfit(value: Any, form: Form, place: str) -> str | None:
     """The first place where `value` is not of `form`, or None."""
+    if isinstance(form, tuple):
+        return None if value is None else _misfit(value, form[0], place)
     if isinstance(form, list):
         if not isinstance(value, list):
             return f"{place} is no list"
@@ -77,13 +89,15 @@ def _misfit(value: Any, form: Form, place: str) -> str | None:
         if str in form:
             parts = ((item, form[str], f"{place}.{key}".lstrip(".")) for key, item in value.items())
             return next((wrong for part in parts if (wrong := _misfit(*part))), None)
-        if missing := sorted(form.keys() - value.keys()):
+        if missing := sorted(key for key in form.keys() - value.keys() if not isinstance(form[key], tuple)):
             return f"{place}.{missing[0]}".lstrip(".") + " is missing"
-        parts = ((value[key], inner, f"{place}.{key}".lstrip(".")) for key, inner in form.items())
+        parts = ((value.get(key), inner, f"{place}.{key}".lstrip(".")) for key, inner in form.items())
         return next((wrong for part in parts if (wrong := _misfit(*part))), None)
     if form is NORM:
         wrong = _misfit(value, NUMBER, place)
-        return wrong or (f"{place} is negative" if value < 0 else None)
+        if wrong or value == 0:
+            return wrong
+        return None if NORMS[0] < value < NORMS[1] else f"{place} is {value:g}, no norm of weights"
     if isinstance(value, bool) and form is not bool:
         return f"{place} is {str(value).lower()}"
     if not isinstance(value, form):

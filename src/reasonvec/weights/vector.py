@@ -15,7 +15,7 @@ import numpy as np
 from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.arithmetic import STEP_BINS, Doubles, Indices
 from reasonvec.weights.checkpoint import Checkpoint
-from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, read_document
+from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, NUMBER, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
 from reasonvec.weights.files import check_inside, sha256_of
 from reasonvec.weights.safetensors_header import TensorEntry, read_header
@@ -168,9 +168,13 @@ def open_vector(path: Path, *, location: str | None = None, revision: str | None
     return Vector(location or str(path), root, revision, document, _deltas(root, document))
 
 
+RELATION = {"ancestor": str, "case": str, "norm_v": NORM, "norm_s": NORM, "norm_g": NORM, "explanation": str,
+            **dict.fromkeys(("cosine_v_s", "cosine_v_g", "cosine_s_g", "share"), NUMBER | None)}  # fmt: skip
+CONTROL = {"kind": str, "seed": int, "of": str}
 _FORM = {
     "format": str, "donors": {"tuned": CHECKPOINT, "base": CHECKPOINT}, "only": [str], "skip": [str],
-    "left_out": [str], "tied": {str: str}, "files": FILES, "relation": dict | None, "step_bins": [str],
+    "left_out": [str], "tied": {str: str}, "files": FILES, "relation": (RELATION,), "control": (CONTROL,),
+    "step_bins": [str],
     "carried": {str: {"shape": [int], "dtype": str, "sha256": str}},
     "tensors": {str: {
         "shape": [int], "dtype": str, "encoding": str, "file": str, "sha256": str, "residual": int,
