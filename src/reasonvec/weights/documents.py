@@ -51,9 +51,7 @@ def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
     try:
         digest = document_digest(document)
     except ValueError:
-        raise VectorError(
-            f"{file} holds NaN or infinity, as no document does. It is damaged; make it again."
-        ) from None
+        raise VectorError(f"{file} holds NaN or infinity, as no document does. It is damaged; make it again.") from None
     if document.get("sha256") != digest:
         raise VectorError(f"{file} does not match its own checksum: it was edited or damaged. Make it again.")
     if wrong := _misfit(document, form, ""):
