@@ -16,6 +16,8 @@ from pathlib import Path
 from fuzz.targets import TARGETS
 
 HERE = Path(__file__).parent
+MEMORY = Path("/dev/shm")
+"""Where there is memory to write to: files of inputs should not wait for a disk."""
 SHORTEST = 10
 """Seconds of one turn at least: starting takes one or two."""
 
@@ -63,7 +65,9 @@ def main() -> int:
         print(f"{name:<12}{tally.inputs:>10}{rate:>12.0f}{tally.covered:>8}{size:>8}{mine:>10}")
     print(f"{'in all':<12}{done:>10}{done / passed:>12.0f}{'':>16}{len(found):>10}   in {passed:.0f} s")
     for path in found:
-        print(f"finding: {path.relative_to(HERE.parent)} (what was raised is in {path.name}.txt)")
+        print(f"finding: {path.relative_to(HERE.parent)}")
+    if found:
+        print("Beside each is what was raised, in a .txt; a crash or hang of the process has none.")
     return 1 if found else 0
 
 
@@ -77,7 +81,7 @@ def _turn(name: str, tally: Tally, corpus: Path, findings: Path, seconds: float,
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 1:
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="reasonvec-fuzz-") as folder:
+        with tempfile.TemporaryDirectory(prefix="reasonvec-fuzz-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
             done = subprocess.run(
                 [sys.executable, "-m", "fuzz.child", name, str(corpus), str(findings),
                  f"-max_total_time={left:.0f}", f"-seed={seed}", "-timeout=20", "-rss_limit_mb=0", "-max_len=8192",

@@ -26,8 +26,7 @@ TRACED = 128
 def main(name: str, corpus: Path, findings: Path, options: list[str]) -> None:
     """Fuzz the target `name` until an option of libFuzzer ends it."""
     target, numbers, known = TARGETS[name], itertools.count(), set[str]()
-    shared = Path("/dev/shm")  # memory where there is: files of inputs should not wait for a disk
-    work = Path(tempfile.mkdtemp(prefix="reasonvec-fuzz-", dir=shared if shared.is_dir() else None)).resolve()
+    work = Path(tempfile.mkdtemp()).resolve()  # in the directory that the parent removes, however this process ends
     seeds = list(target.seeds().values())
     for data in seeds:
         attempt(target, data, work)  # threads and caches are made before memory is watched
