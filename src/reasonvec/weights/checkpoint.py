@@ -18,6 +18,10 @@ from reasonvec.weights.safetensors_header import TensorEntry, loads_strictly, re
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+MAX_VALUES = 8_000_000
+"""Commas and brackets of a small file; the largest tokenizers have some 2 million."""
+MAX_NAMES = 250_000
+"""The same of an index, which has one for each tensor. 60 layers of 384 experts in 8 bits with scales have 140 000."""
 _MOST_OPEN = 128
 """Files that a reader keeps open at once; a system allows some 1000."""
 
@@ -52,7 +56,7 @@ class Checkpoint:
         if text is None:
             return None
         try:
-            return loads_strictly(text)
+            return loads_strictly(text, MAX_VALUES)
         except ValueError as error:
             raise CheckpointError(f"{self.path / name} is not JSON: {error}.") from None
 
@@ -174,7 +178,7 @@ def _weight_map(path: Path, follow_links: bool) -> dict[str, str]:
         return {}
     check_inside(index, path, follow_links)
     try:
-        parsed = loads_strictly(read_small(index))
+        parsed = loads_strictly(read_small(index), MAX_NAMES)
     except ValueError as error:
         raise CheckpointError(f"{index} is not JSON: {error}.") from None
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
@@ -194,19 +198,28 @@ def _is_shard_name(name: str) -> bool:
 
 
 def _check_index(path: Path, weight_map: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> None:
-    wrong = [f"{name!r} is in no shard" for name in weight_map if name not in tensors]
-    wrong += [f"{name!r} in {entry.path.name} is not in the index" for name, entry in tensors.items()
-              if name not in weight_map]  # fmt: skip
-    wrong += [
-        f"{name!r} is in {tensors[name].path.name}, not in {shard}"
-        for name, shard in weight_map.items()
-        if name in tensors and tensors[name].path.name != shard
-    ]
-    if wrong:
+    count, first = 0, []  # not a list of all: there may be as many as there are names in a hostile index
+    for fault in _index_faults(weight_map, tensors):
+        count += 1
+        if count <= 5:
+            first.append(fault)
+    if count:
         raise CheckpointError(
-            f"{path / INDEX} and the shards disagree in {len(wrong)} tensors: {'; '.join(wrong[:5])}"
-            f"{' ...' if len(wrong) > 5 else ''}. Part of the download is missing or stale; fetch it again."
+            f"{path / INDEX} and the shards disagree in {count} tensors: {'; '.join(first)}"
+            f"{' ...' if count > 5 else ''}. Part of the download is missing or stale; fetch it again."
         )
+
+
+def _index_faults(weight_map: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> Iterator[str]:
+    for name in weight_map:
+        if name not in tensors:
+            yield f"{name!r} is in no shard"
+    for name, entry in tensors.items():
+        if name not in weight_map:
+            yield f"{name!r} in {entry.path.name} is not in the index"
+    for name, shard in weight_map.items():
+        if name in tensors and tensors[name].path.name != shard:
+            yield f"{name!r} is in {tensors[name].path.name}, not in {shard}"
 
 
 class TensorReader:
