@@ -235,9 +235,10 @@ class TensorReader:
         """Fill `buffer` with the bytes of `entry` from byte `start` on; CheckpointError if they are not there."""
         done, position = 0, entry.offset + start
         try:
-            with self._using(entry.path) as descriptor:
+            file = self._borrow(entry.path)
+            try:
                 while done < len(buffer):
-                    count = os.preadv(descriptor, [buffer[done:]], position + done)
+                    count = os.preadv(file.descriptor, [buffer[done:]], position + done)
                     if count == 0:
                         raise CheckpointError(
                             f"{entry.path} ended at byte {position + done}, inside {entry.name!r}: it was cut while it "
@@ -245,15 +246,17 @@ class TensorReader:
                         )
                     done += count
                 if self._drop_behind:
-                    os.posix_fadvise(descriptor, position, len(buffer), os.POSIX_FADV_DONTNEED)
+                    os.posix_fadvise(file.descriptor, position, len(buffer), os.POSIX_FADV_DONTNEED)
+            finally:
+                with self._lock:
+                    file.users -= 1
         except OSError as error:
             raise CheckpointError(
                 f"{entry.path} cannot be read at {entry.name!r}: {error.strerror or error}. Nothing was written."
             ) from error
 
-    @contextmanager
-    def _using(self, path: Path) -> Iterator[int]:
-        """The descriptor of a file, which is not closed meanwhile."""
+    def _borrow(self, path: Path) -> "_OpenFile":
+        """An open file, which is not closed before it is given back by counting down its users."""
         with self._lock:
             file = self._open.get(path)
             if file is None:
@@ -261,11 +264,7 @@ class TensorReader:
                     self._close([idle for idle, opened in self._open.items() if not opened.users])
                 file = self._open[path] = _OpenFile(open_regular(path))
             file.users += 1
-        try:
-            yield file.descriptor
-        finally:
-            with self._lock:
-                file.users -= 1
+            return file
 
     def _close(self, paths: Iterable[Path]) -> None:
         for path in paths:

@@ -111,7 +111,12 @@ class TensorWork:
                 output.sink(_offset(number, self.entry), weight.view(np.uint8).data)
                 continue
             result = scratch.array("result", len(weight), out.numpy)
-            asked, realised = self._add(weight, terms, result, number * BLOCK, scratch)
+            try:
+                asked, realised = self._add(weight, terms, result, number * BLOCK, scratch)
+            except CheckpointError:
+                for source, delta in zip(self._deltas, read, strict=True):
+                    source.refuse_non_finite(delta.main)  # it may not be the target's fault
+                raise
             data = result.view(np.uint8).data
             parts.append(_Part(block_digest(data), asked, realised))
             output.sink(number * BLOCK * out.numpy.itemsize, data)
@@ -152,8 +157,9 @@ class TensorWork:
         for first in range(0, len(weight), TILE):
             tile = slice(first, first + TILE)
             change = np.zeros(len(weight[tile]), work)
-            for alpha, delta in terms:
-                change += delta.main[tile].astype(work) * work.type(alpha)
+            with np.errstate(over="ignore", invalid="ignore"):  # found in the sum
+                for alpha, delta in terms:
+                    change += delta.main[tile].astype(work) * work.type(alpha)
             result[tile] = _rounded_sum(weight[tile], change, out, self._key, start + first)
             cut = [(alpha, _cut(delta, first, first + len(change))) for alpha, delta in terms]
             _correct_long(result[tile], weight[tile], cut)
@@ -185,8 +191,9 @@ def _total(terms: Sequence[tuple[float, DeltaBlock]], scratch: Scratch) -> Array
     """The sum of alpha times delta in float32."""
     change = scratch.array("change", len(terms[0][1].main), np.float32)
     change[:] = 0
-    for alpha, delta in terms:
-        change += delta.main.astype(np.float32, copy=False) * np.float32(alpha)
+    with np.errstate(over="ignore", invalid="ignore"):  # found in the sum
+        for alpha, delta in terms:
+            change += delta.main.astype(np.float32, copy=False) * np.float32(alpha)
     return change
 
 

@@ -53,7 +53,7 @@ class Delta:
     residual: int
     """Entries of a dense delta that need more than a float64; their rest is in residual.safetensors."""
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of entries."""
         return math.prod(self.shape)
