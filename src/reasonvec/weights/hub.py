@@ -49,6 +49,17 @@ def locate_vector(location: str | Path, *, offline: bool = False) -> Vector:
     return open_vector(path, location=str(location))
 
 
+def locate_directory(location: str | Path, *, offline: bool = False) -> tuple[Path, str | None]:
+    """The directory that `location` names, fetched where it is a Hub id, and then its commit. Nothing in it is checked.
+
+    Raises CheckpointError where the Hub does not have it or cannot be reached.
+    """
+    if not _is_hub_id(location):
+        return Path(location), None
+    directory = _fetch(str(location), offline, _WANTED)
+    return directory, directory.name
+
+
 def _is_hub_id(location: str | Path) -> bool:
     if not str(location).strip():
         raise UsageError("an empty name names no checkpoint and no vector.")

@@ -1,0 +1,278 @@
+"""`import lora`: an adapter of peft becomes a vector, with no merged model between. Tensors that the adapter does not
+touch are zero: they did not change.
+
+A low-rank delta is summed in float64 and rounded once to float32; that is the delta, so float32 holds it exactly. The
+delta of a tensor that is replaced whole is the exact difference.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reasonvec.errors import CheckpointError, IncompatibleError
+from reasonvec.interchange.adapter import LoraAdapter, TensorChange, changes, open_adapter
+from reasonvec.interchange.low_rank import Product, load_product
+from reasonvec.interchange.ties import Ties
+from reasonvec.weights.alignment import Misfit, equal_bytes, listing
+from reasonvec.weights.arithmetic import STEP_BINS, Difference, first_non_finite, has_non_finite, subtract
+from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
+from reasonvec.weights.dtypes import EXACT_CHAIN, FLOATS, Array
+from reasonvec.weights.extraction import sample
+from reasonvec.weights.hub import locate_checkpoint
+from reasonvec.weights.output import Staging, check_output, staged
+from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, input_identity, tool
+from reasonvec.weights.sources import TensorTiles, tiles
+from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Vector, open_vector
+from reasonvec.weights.vector_writer import VectorWriter, write_small_tensors
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes of the base that were just finished."""
+
+_ZERO = Difference(np.empty(0, np.int64), np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True)
+class LoraImport:
+    """What `import_lora` made and what it noticed."""
+
+    vector: Vector
+    low_rank: int
+    """Tensors that got the product of two factors."""
+    replaced: int
+    """Tensors that the adapter holds whole."""
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        deltas = self.vector.deltas.values()
+        return {
+            "path": str(self.vector.path),
+            "fingerprint": self.vector.fingerprint,
+            "tensors": len(deltas),
+            "parameters": sum(delta.size for delta in deltas),
+            "changed": sum(delta.changed for delta in deltas),
+            "low_rank_tensors": self.low_rank,
+            "replaced_tensors": self.replaced,
+            "norm": math.sqrt(sum(delta.norm**2 for delta in deltas)),
+            "base_norm": math.sqrt(sum(delta.base_norm**2 for delta in deltas)),
+            "warnings": list(self.warnings),
+        }
+
+
+def import_lora(
+    adapter: str | Path,
+    *,
+    base: str | Path,
+    out: str | Path,
+    resume: bool = False,
+    force: bool = False,
+    follow_links: bool = False,
+    offline: bool = False,
+    progress: Progress = lambda nbytes: None,
+) -> LoraImport:
+    """Write the vector `(base with adapter) - base` to the new directory `out`: what peft's merge would add, unrounded.
+
+    Memory: the two factors of one matrix. Raises CheckpointError for an adapter or base that is damaged, unsafe, not
+    finite, or of a kind that is no fixed difference of weights; IncompatibleError listing every tensor of the adapter
+    that does not fit the base; OutputError if `out` cannot be written.
+    """
+    opened = open_adapter(adapter, offline=offline, follow_links=follow_links)
+    checkpoint = locate_checkpoint(base, offline=offline, follow_links=follow_links)
+    out = Path(out)
+    inputs = [opened.checkpoint, checkpoint]
+    check_output(out, force=force, inputs=tuple(source.path for source in inputs))
+    with tensor_reader() as reader:
+        planned, copies, warnings = _plan(opened, checkpoint, reader)
+    floats = {name: entry for name, entry in checkpoint.tensors.items() if entry.dtype in FLOATS}
+    identity = input_identity(inputs)
+    plan = {"operation": "import lora", "tool": tool(), "inputs": identity}
+    needed = sum(4 * entry.size if name in planned else entry.nbytes for name, entry in floats.items())
+    with staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging, tensor_reader() as reader:
+        writer = VectorWriter(staging, {name: entry.shape for name, entry in floats.items()})
+        for name, entry in floats.items():
+            if name not in staging.finished:
+                record = _Tensor(checkpoint, name, planned.get(name, TensorChange()), reader).write(writer)
+                staging.finish(name, record, 4 * entry.size)
+            progress(entry.nbytes)
+        writer.finish_files()
+        _write_donor(staging, checkpoint, list(floats), reader)
+        document = _document(staging.finished, writer, opened, checkpoint, copies, reader)
+        check_unchanged(inputs, identity)
+        # written last: its presence means that the vector is whole
+        writer.write_document(document)
+    vector = open_vector(out, location=str(out))
+    distinct = [change for name, change in planned.items() if name not in copies]
+    return LoraImport(
+        vector,
+        sum(change.low_rank is not None for change in distinct),
+        sum(change.replaced is not None for change in distinct),
+        tuple(warnings),
+    )
+
+
+def _plan(
+    adapter: LoraAdapter, base: Checkpoint, reader: TensorReader
+) -> tuple[dict[str, TensorChange], dict[str, str], list[str]]:
+    """Stored tensor -> its change; the stored tensors that are copies, with what they copy; and warnings.
+
+    Raises IncompatibleError where the adapter changes two ends of one tied tensor differently.
+    """
+    ties = Ties(base, reader)
+    copies, planned = ties.copies(), {}
+    warnings: list[str] = []
+    misfits: list[Misfit] = []
+    for stored, ends in changes(adapter, base, ties.stored).items():
+        first, *others = ends.items()
+        if any(not _same(first[1], other, reader) for _, other in others):
+            misfits.append(Misfit(stored, "tied", f"{' and '.join(ends)} are one tensor in the base and get two deltas"))
+        if ties.is_tied(stored) and not others and not adapter.ties:
+            if first[1].replaced:
+                misfits.append(Misfit(stored, "tied", f"the base ties it, and the adapter replaces {first[0]} alone"))
+            warnings.append(_tied_warning(first[0], base))
+        planned |= {name: first[1] for name in (stored, *(n for n, twin in copies.items() if twin == stored))}
+    if misfits:
+        raise IncompatibleError(
+            f"The adapter {adapter.checkpoint.location} unties what the base {base.location} ties, in {len(misfits)} "
+            f"tensors:\n{listing(misfits)}\nOne matrix cannot hold two. Give a base that stores both embeddings and "
+            f"has tie_word_embeddings false in its config.json."
+        )
+    return planned, copies, warnings
+
+
+def _tied_warning(name: str, base: Checkpoint) -> str:
+    return (
+        f"The adapter was trained on {name} alone, which {base.location} ties to the other embedding: in training the "
+        f"other end stayed as it was, in the vector both change, as when peft merges. If that matters, import onto a "
+        f"base that stores both embeddings and has tie_word_embeddings false in its config.json."
+    )
+
+
+def _same(first: TensorChange, second: TensorChange, reader: TensorReader) -> bool:
+    """Whether two ends of a tied tensor get the same delta, as peft's ensure_weight_tying makes them."""
+    if (first.replaced is None) != (second.replaced is None) or (first.low_rank is None) != (second.low_rank is None):
+        return False
+    if first.replaced and second.replaced and not equal_bytes(first.replaced, second.replaced, reader):
+        return False
+    if first.low_rank is None or second.low_rank is None:
+        return True
+    one, other = load_product(first.low_rank, reader), load_product(second.low_rank, reader)
+    return first.low_rank.shape == second.low_rank.shape and all(
+        np.array_equal(one.read(start, stop), other.read(start, stop))
+        for start, stop in tiles(math.prod(first.low_rank.shape))
+    )
+
+
+class _Tensor:
+    """One delta, and what is counted on the way."""
+
+    def __init__(self, base: Checkpoint, name: str, change: TensorChange, reader: TensorReader) -> None:
+        self._name, self._entry, self._change, self._reader = name, base.tensors[name], change, reader
+        self._product = load_product(change.low_rank, reader) if change.low_rank else None
+
+    def write(self, writer: VectorWriter) -> dict[str, Any]:
+        """Write the delta; the record that the journal keeps."""
+        grid = self._grid()
+        chain = ("F32",) if self._product else EXACT_CHAIN[grid]
+        written = writer.write(self._name, chain, self._differences)
+        return {
+            **written.to_json(), "grid": grid, "changed": self._changed, "norm": math.sqrt(self._squares),
+            "base_norm": math.sqrt(self._base_squares), "base_sha256": self._base.sha256,
+        }  # fmt: skip
+
+    def _grid(self) -> str:
+        """The dtype whose numbers the delta is a difference of: a product has float32's, whatever the base has."""
+        replaced = self._change.replaced
+        if self._product or (replaced and replaced.dtype != self._entry.dtype):
+            return "F32"
+        return self._entry.dtype
+
+    def _differences(self) -> Iterator[tuple[int, int, Difference]]:
+        self._base = TensorTiles(self._entry, self._reader)
+        replaced = TensorTiles(self._change.replaced, self._reader) if self._change.replaced else None
+        self._changed, self._squares, self._base_squares = 0, 0.0, 0.0
+        for start, stop in tiles(self._entry.size):
+            base = _finite(self._base, start, stop)
+            new = _finite(replaced, start, stop) if replaced else None
+            difference = self._difference(base, new, start, stop)
+            self._changed += difference.index.size
+            self._squares += float(np.add.reduce(difference.high * difference.high))
+            wide = base.astype(np.float64)
+            self._base_squares += float(np.add.reduce(wide * wide))
+            yield start, stop, difference
+
+    def _difference(self, base: Array, new: Array | None, start: int, stop: int) -> Difference:
+        if self._product is None:
+            return _ZERO if new is None else _exact(new, base)
+        total = self._product.read(start, stop)
+        if new is not None:
+            total += new.astype(np.float64) - base.astype(np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            delta = total.astype(np.float32)
+        if has_non_finite(delta):
+            bad = start + first_non_finite(delta)
+            raise CheckpointError(f"{self._name!r}: the adapter's factors make {total[bad - start]:g} at entry {bad}, "
+                                  f"beyond the range of float32. The adapter is broken.")  # fmt: skip
+        index = np.flatnonzero(delta)
+        return Difference(index, delta[index].astype(np.float64), np.zeros(index.size))
+
+
+def _exact(new: Array, base: Array) -> Difference:
+    """The difference of two tensors of any float dtypes; float32 holds both."""
+    if new.dtype == base.dtype:
+        return subtract(new, base)
+    return subtract(new.astype(np.float32), base.astype(np.float32))
+
+
+def _finite(tensor: TensorTiles, start: int, stop: int) -> Array:
+    values = tensor.read(start, stop)
+    if has_non_finite(values):
+        bad = first_non_finite(values)
+        raise CheckpointError(
+            f"{tensor.entry.path}: {tensor.entry.name!r} holds {float(values[bad])} at entry {start + bad}. A "
+            f"difference with NaN or infinity means nothing and would spoil every model it is added to; it is broken."
+        )
+    return values
+
+
+def _write_donor(staging: Staging, base: Checkpoint, names: list[str], reader: TensorReader) -> None:
+    """Keep what `check` needs to know of the base: its small files and a sample of its weights."""
+    for name in base.small_files():
+        staging.copy(f"{DONOR}/{name}", base.path / name)
+    write_small_tensors(staging, str(SAMPLE), {name: sample(base, name, reader) for name in names})
+
+
+def _document(
+    records: Mapping[str, Any],
+    writer: VectorWriter,
+    adapter: LoraAdapter,
+    base: Checkpoint,
+    copies: Mapping[str, str],
+    reader: TensorReader,
+) -> dict[str, Any]:
+    """What vector.json says, but for the list of files. The adapter stands where the tuned donor would."""
+    carried = {name: reader.sha256(entry) for name, entry in base.tensors.items() if name not in records}
+    adapter_digests = {name: reader.sha256(entry) for name, entry in adapter.checkpoint.tensors.items()}
+    digests = {**carried, **{name: record["base_sha256"] for name, record in records.items()}}
+    tensors = {
+        name: {
+            **writer.describe(name), "checkpoint_dtype": record["grid"], "rounding": 0.0,
+            "steps": [0] * len(STEP_BINS), **{key: record[key] for key in ("changed", "norm", "base_norm")},
+        }
+        for name, record in sorted(records.items())
+    }  # fmt: skip
+    return {
+        "format": FORMAT, "format_version": FORMAT_VERSION, "tool": tool(), "formula": "scaling * B A",
+        "imported": {"kind": "lora"},
+        "donors": {"tuned": describe_checkpoint(adapter.checkpoint, adapter_digests),
+                   "base": describe_checkpoint(base, digests)},
+        "only": [], "skip": [], "left_out": [], "tied": dict(copies), "relation": None,
+        "carried": {
+            name: {"shape": list(base.tensors[name].shape), "dtype": base.tensors[name].dtype, "sha256": digest}
+            for name, digest in carried.items()
+        },
+        "step_bins": list(STEP_BINS), "tensors": tensors,
+    }  # fmt: skip
