@@ -20,6 +20,7 @@ from reasonvec.errors import (
 )
 
 if TYPE_CHECKING:
+    from reasonvec.interchange import export_lora, import_lora
     from reasonvec.weights import (
         Options,
         apply,
@@ -46,7 +47,9 @@ __all__ = [
     "apply",
     "check",
     "compare",
+    "export_lora",
     "extract",
+    "import_lora",
     "inspect",
     "transfer",
     "verify",
@@ -58,7 +61,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # on first use, so that `reasonvec --help` starts without NumPy
     if name in __all__:
-        from reasonvec import weights
+        from reasonvec import interchange, weights
 
-        return getattr(weights, name)
+        return getattr(interchange if hasattr(interchange, name) else weights, name)
     raise AttributeError(f"module 'reasonvec' has no attribute {name!r}")

@@ -13,6 +13,7 @@ from typing import Any
 from reasonvec.errors import CheckpointError, IncompatibleError
 from reasonvec.interchange.low_rank import LowRank
 from reasonvec.interchange.names import Renaming, renamings
+from reasonvec.interchange.ties import OUTPUT_EMBEDDINGS, module_of
 from reasonvec.weights.alignment import Misfit, listing
 from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.dtypes import FLOATS
@@ -46,7 +47,7 @@ _MERGE = "Merge it with peft (`model.merge_and_unload().save_pretrained(DIR)`), 
 _WHY_NOT = {
     "use_dora": "DoRA rescales each column by the norm of the sum, which is no fixed difference of weights.",
     "lora_bias": "its lora_B has a bias of its own.",
-    "target_parameters": "it adds to bare parameters, such as stacked experts, which checkpoints store in other shapes.",
+    "target_parameters": "it adds to bare parameters, such as stacked experts, which checkpoints store otherwise.",
     "layer_replication": "it repeats layers, so the model has others than the base.",
     "trainable_token_indices": "it replaces rows of the embedding.",
     "alora_invocation_tokens": "it works only after certain tokens, which no weight can say.",
@@ -112,8 +113,8 @@ def open_adapter(location: str | Path, *, offline: bool = False, follow_links: b
 def _check_present(path: Path) -> None:
     if not path.is_dir():
         what = "is a file; name the directory that holds it" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path} {what}. An adapter is a directory with {CONFIG} and {WEIGHTS}, as peft writes it, "
-                              f"or an `owner/name` on the Hub.")  # fmt: skip
+        raise CheckpointError(f"{path} {what}. An adapter is a directory with {CONFIG} and {WEIGHTS}, as peft writes "
+                              f"it, or an `owner/name` on the Hub.")  # fmt: skip
     if not os.path.lexists(path / WEIGHTS):
         if (path / "adapter_model.bin").exists():
             raise CheckpointError(
@@ -131,15 +132,15 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} is missing or no JSON object. It says the scaling of the adapter; copy it too.")
     if config.get("peft_type") != "LORA":
-        raise CheckpointError(f"{file} is of peft_type {config.get('peft_type')!r:.80}; only LORA is a fixed difference "
-                              f"of weights that can be read from its tensors. {_MERGE}")  # fmt: skip
+        raise CheckpointError(f"{file} is of peft_type {config.get('peft_type')!r:.80}; only LORA is a fixed "
+                              f"difference of weights that can be read from its tensors. {_MERGE}")  # fmt: skip
     wrong = [f"{field} is set: {_WHY_NOT.get(field, 'this version does not know what it means for the weights.')}"
              for field, value in sorted(config.items()) if field not in _HARMLESS and value]  # fmt: skip
     if config.get("init_lora_weights") not in _PLAIN_INIT:
         wrong.append(
             f"init_lora_weights is {config['init_lora_weights']!r:.80}: the base was changed when the adapter was "
-            f"begun, so its factors are no difference to the base as it is on disk. (peft converts such an adapter when "
-            f"it is saved with path_initial_model_for_weight_conversion.)"
+            f"begun, so its factors are no difference to the base as it is on disk. (peft converts such an adapter "
+            f"when it is saved with path_initial_model_for_weight_conversion.)"
         )
     wrong += _wrong_numbers(config)
     if wrong:
@@ -233,8 +234,8 @@ def changes(
 ) -> dict[str, dict[str, TensorChange]]:
     """What becomes of the tensors of `base`: name of the stored tensor -> name in the model -> change.
 
-    Two names stand under one tensor where the model ties them: `tied_to` gives, for a name that is not stored or a copy,
-    the stored tensor that it is one with. Raises IncompatibleError listing every misfit.
+    Two names stand under one tensor where the model ties them: `tied_to` gives, for a name that is not stored or a
+    copy, the stored tensor that it is one with. Raises IncompatibleError listing every misfit.
     """
     wanted = [*(f"{module}.weight" for module in adapter.low_rank), *adapter.replaced]
     renaming = _renaming(wanted, base)
@@ -269,8 +270,9 @@ def _renaming(wanted: list[str], base: Checkpoint) -> Renaming:
     """The prefix by which the adapter's names differ from the base's; none where no single one maps them all."""
     for renaming in renamings(wanted, base.tensors):
         mapped = [renaming.to_ours(name) for name in wanted]
-        # a tied name need not be stored, so all but embeddings decide
-        if all(name in base.tensors for name in mapped if name is None or not name.endswith("head.weight")):
+        # the output embedding need not be stored where it is tied, so it does not decide
+        deciding = [name for name in mapped if name is None or module_of(name) not in OUTPUT_EMBEDDINGS]
+        if deciding and all(name in base.tensors for name in deciding):
             return renaming
     return Renaming()
 
@@ -292,8 +294,9 @@ def _turned(
     if len(fitting) == 1:
         return fitting[0], []
     # a square weight looks alike both ways round
-    conv1d = base.config.get("model_type") in CONV1D_MODELS and "embed" not in name and not name.endswith("head.weight")
-    if adapter.fan_in_fan_out and not conv1d and base.config.get("model_type") not in CONV1D_MODELS:
+    has_conv1d = base.config.get("model_type") in CONV1D_MODELS
+    conv1d = has_conv1d and module_of(name) not in OUTPUT_EMBEDDINGS
+    if adapter.fan_in_fan_out and not has_conv1d:
         return None, [Misfit(name, "shape", "a square weight with fan_in_fan_out, in a model whose type does not say "
                                             "which way round it is stored")]  # fmt: skip
     return (turned if conv1d else as_is), []

@@ -15,7 +15,7 @@ import numpy as np
 
 from reasonvec.errors import CheckpointError, IncompatibleError
 from reasonvec.interchange.adapter import LoraAdapter, TensorChange, changes, open_adapter
-from reasonvec.interchange.low_rank import Product, load_product
+from reasonvec.interchange.low_rank import load_product
 from reasonvec.interchange.ties import Ties
 from reasonvec.weights.alignment import Misfit, equal_bytes, listing
 from reasonvec.weights.arithmetic import STEP_BINS, Difference, first_non_finite, has_non_finite, subtract
@@ -25,6 +25,7 @@ from reasonvec.weights.extraction import sample
 from reasonvec.weights.hub import locate_checkpoint
 from reasonvec.weights.output import Staging, check_output, staged
 from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, input_identity, tool
+from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.sources import TensorTiles, tiles
 from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Vector, open_vector
 from reasonvec.weights.vector_writer import VectorWriter, write_small_tensors
@@ -43,7 +44,9 @@ class LoraImport:
     low_rank: int
     """Tensors that got the product of two factors."""
     replaced: int
-    """Tensors that the adapter holds whole."""
+    """Tensors that the adapter holds whole, and other than the base."""
+    touched: int
+    """Tensors of the base that get one of them, copies of tied ones counted too; all others are zero."""
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +60,7 @@ class LoraImport:
             "changed": sum(delta.changed for delta in deltas),
             "low_rank_tensors": self.low_rank,
             "replaced_tensors": self.replaced,
+            "touched_tensors": self.touched,
             "norm": math.sqrt(sum(delta.norm**2 for delta in deltas)),
             "base_norm": math.sqrt(sum(delta.base_norm**2 for delta in deltas)),
             "warnings": list(self.warnings),
@@ -86,7 +90,7 @@ def import_lora(
     inputs = [opened.checkpoint, checkpoint]
     check_output(out, force=force, inputs=tuple(source.path for source in inputs))
     with tensor_reader() as reader:
-        planned, copies, warnings = _plan(opened, checkpoint, reader)
+        planned, copies = _plan(opened, checkpoint, reader)
     floats = {name: entry for name, entry in checkpoint.tensors.items() if entry.dtype in FLOATS}
     identity = input_identity(inputs)
     plan = {"operation": "import lora", "tool": tool(), "inputs": identity}
@@ -110,45 +114,52 @@ def import_lora(
         vector,
         sum(change.low_rank is not None for change in distinct),
         sum(change.replaced is not None for change in distinct),
-        tuple(warnings),
+        sum(change != TensorChange() for change in planned.values()),
+        _warnings(vector),
     )
+
+
+def _warnings(vector: Vector) -> tuple[str, ...]:
+    if any(delta.changed for delta in vector.deltas.values()):
+        return ()
+    return ("The vector is empty: the adapter adds nothing to the base. An untrained adapter is like that; was the "
+            "training lost when it was saved?",)  # fmt: skip
 
 
 def _plan(
     adapter: LoraAdapter, base: Checkpoint, reader: TensorReader
-) -> tuple[dict[str, TensorChange], dict[str, str], list[str]]:
-    """Stored tensor -> its change; the stored tensors that are copies, with what they copy; and warnings.
+) -> tuple[dict[str, TensorChange], dict[str, str]]:
+    """Stored tensor -> its change; and the stored tensors that are copies, with what they copy.
 
     Raises IncompatibleError where the adapter changes two ends of one tied tensor differently.
     """
     ties = Ties(base, reader)
-    copies, planned = ties.copies(), {}
-    warnings: list[str] = []
+    copies = ties.copies()
+    planned: dict[str, TensorChange] = {}
     misfits: list[Misfit] = []
     for stored, ends in changes(adapter, base, ties.stored).items():
-        first, *others = ends.items()
-        if any(not _same(first[1], other, reader) for _, other in others):
-            misfits.append(Misfit(stored, "tied", f"{' and '.join(ends)} are one tensor in the base and get two deltas"))
-        if ties.is_tied(stored) and not others and not adapter.ties:
-            if first[1].replaced:
-                misfits.append(Misfit(stored, "tied", f"the base ties it, and the adapter replaces {first[0]} alone"))
-            warnings.append(_tied_warning(first[0], base))
-        planned |= {name: first[1] for name in (stored, *(n for n, twin in copies.items() if twin == stored))}
+        moved = {name: _without_copy(change, base.tensors[stored], reader) for name, change in ends.items()}
+        first, *others = moved.values()
+        if any(not _same(first, other, reader) for other in others):
+            misfits.append(Misfit(stored, "tied", f"{' and '.join(ends)} are one in the base and get two deltas"))
+        elif ties.is_tied(stored) and not others and not adapter.ties and first != TensorChange():
+            misfits.append(Misfit(stored, "tied", f"tied in the base; the adapter changes {next(iter(ends))} alone"))
+        planned |= dict.fromkeys((stored, *(n for n, twin in copies.items() if twin == stored)), first)
     if misfits:
         raise IncompatibleError(
             f"The adapter {adapter.checkpoint.location} unties what the base {base.location} ties, in {len(misfits)} "
-            f"tensors:\n{listing(misfits)}\nOne matrix cannot hold two. Give a base that stores both embeddings and "
-            f"has tie_word_embeddings false in its config.json."
+            f"tensors:\n{listing(misfits)}\nIn training the two ends differed, and one matrix cannot hold both. Give a "
+            f"base that stores both embeddings and has tie_word_embeddings false in its config.json; or, if both ends "
+            f"may change, merge with peft, which does that, and extract --tuned MERGED."
         )
-    return planned, copies, warnings
+    return planned, copies
 
 
-def _tied_warning(name: str, base: Checkpoint) -> str:
-    return (
-        f"The adapter was trained on {name} alone, which {base.location} ties to the other embedding: in training the "
-        f"other end stayed as it was, in the vector both change, as when peft merges. If that matters, import onto a "
-        f"base that stores both embeddings and has tie_word_embeddings false in its config.json."
-    )
+def _without_copy(change: TensorChange, base: TensorEntry, reader: TensorReader) -> TensorChange:
+    """The change without a whole tensor that is the base's own: peft saves embeddings along with their factors."""
+    if change.replaced and equal_bytes(change.replaced, base, reader):
+        return TensorChange(change.low_rank)
+    return change
 
 
 def _same(first: TensorChange, second: TensorChange, reader: TensorReader) -> bool:

@@ -1,5 +1,5 @@
-"""Which matrices of a checkpoint are one: input and output embedding of a model that ties them, of which only one may be
-stored. Adapters name both, so this is asked for names that a checkpoint does not hold too.
+"""Which matrices of a checkpoint are one: input and output embedding of a model that ties them, of which only one may
+be stored. Adapters name both, so this is asked for names that a checkpoint does not hold too.
 """
 
 from reasonvec.weights.alignment import Twins, may_tie
@@ -22,31 +22,33 @@ class Ties:
         self._twins = Twins(checkpoint, reader) if self._may_tie else None
 
     def stored(self, name: str) -> str | None:
-        """The stored tensor that `name` is one with; itself, or the first of its copies, where it is stored. None for a
-        name that is neither stored nor tied to what is."""
+        """The stored tensor that `name` is one with; of several copies the last by name, which is the input embedding
+        in most models. None for a name that is neither stored nor tied to what is."""
         if name in self._tensors:
-            return min([name, *(self._twins.of(name) if self._twins else ())])
+            copies = self._twins.of(name) if self._twins else []
+            return max(name, *copies) if copies else name
         partner = self._partner(name)
         return self.stored(partner) if partner else None
 
     def copies(self) -> dict[str, str]:
-        """Every stored tensor that is a copy -> the first of its copies."""
-        firsts = {name: self.stored(name) for name in self._tensors}
-        return {name: first for name, first in firsts.items() if first and first != name}
+        """Every stored tensor that is a copy -> the one of its copies that stands for all."""
+        found = {name: self.stored(name) for name in self._tensors}
+        return {name: twin for name, twin in found.items() if twin and twin != name}
 
     def is_tied(self, name: str) -> bool:
         """Whether a stored tensor serves as another one too."""
         if self._twins and self._twins.of(name):
             return True
-        part = module_of(name) in (*INPUT_EMBEDDINGS, *OUTPUT_EMBEDDINGS)
-        return part and self._may_tie and self._partner(name) is None
+        return self._may_tie and _is_end(name) and self._partner(name) is None
 
     def _partner(self, name: str) -> str | None:
         """The only stored embedding of the other end."""
-        if not self._may_tie or not name.endswith(".weight"):
+        if not self._may_tie or not _is_end(name):
             return None
         other = INPUT_EMBEDDINGS if module_of(name) in OUTPUT_EMBEDDINGS else OUTPUT_EMBEDDINGS
-        if module_of(name) not in (*INPUT_EMBEDDINGS, *OUTPUT_EMBEDDINGS):
-            return None
         found = [stored for stored in self._tensors if stored.endswith(".weight") and module_of(stored) in other]
         return found[0] if len(found) == 1 else None
+
+
+def _is_end(name: str) -> bool:
+    return name.endswith(".weight") and module_of(name) in (*INPUT_EMBEDDINGS, *OUTPUT_EMBEDDINGS)
