@@ -20,7 +20,7 @@ from reasonvec.errors import (
 )
 
 if TYPE_CHECKING:
-    from reasonvec.interchange import export_lora, import_lora
+    from reasonvec.interchange import export_lora, import_dcp, import_lora
     from reasonvec.weights import (
         Options,
         apply,
@@ -49,6 +49,7 @@ __all__ = [
     "compare",
     "export_lora",
     "extract",
+    "import_dcp",
     "import_lora",
     "inspect",
     "transfer",

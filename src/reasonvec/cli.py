@@ -312,7 +312,7 @@ def verify(path: Path, as_json: bool, **arguments: Any) -> None:
 
 @main.group(name="import")
 def import_() -> None:
-    """Read what other tools write: a LoRA adapter."""
+    """Read what other tools write: a LoRA adapter, a distributed checkpoint."""
 
 
 @import_.command(name="lora")
@@ -335,6 +335,37 @@ def import_lora(adapter: str, as_json: bool, **arguments: Any) -> None:
     _print(terminal.lora_import(imported))
     _next(f"reasonvec check --vector {arguments['out']} --target TARGET",
           f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
+
+
+@import_.command(name="dcp")
+@click.argument("directory", metavar="DIR")
+@click.option("--like", required=True, metavar="CHECKPOINT",
+              help="The checkpoint it was trained from: gives names, configuration and tokenizer.")  # fmt: skip
+@_output
+@click.option("--dtype", type=click.Choice(["keep", "float32", "bfloat16", "float16"]), default="keep",
+              show_default=True, help="Of the output's floating-point tensors.")  # fmt: skip
+@click.option("--prefix", help="What stands before the model's names, where that is not found by itself.")
+@click.option("--skip", multiple=True, metavar="GLOB", help="Leave these entries of DIR out. May be repeated.")
+@click.option("--max-shard-size", "max_shard_bytes", type=_Size(), default="5GB", show_default=True,
+              help="Split the output into files of at most this size.")  # fmt: skip
+@_access
+@_json
+def import_dcp(directory: str, as_json: bool, **arguments: Any) -> None:
+    """Make an ordinary checkpoint of a torch distributed one (.metadata and *.distcp, or safetensors shards).
+
+    As FSDP, accelerate, torchtitan and verl write them. Nothing in it is unpickled.
+    """
+    from reasonvec import terminal
+    from reasonvec.interchange import import_dcp as run
+
+    with _progress("importing") as progress:
+        imported = run(directory, **arguments, progress=progress)
+    _warn(imported.warnings)
+    if as_json:
+        _print_json(imported.to_json())
+        return
+    _print(terminal.dcp_import(imported))
+    _next(f"reasonvec extract --tuned {arguments['out']} --base {arguments['like']} --out VECTOR")
 
 
 @main.group()

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from reasonvec.interchange.dcp_import import DcpImport
 from reasonvec.interchange.lora_export import LoraExport
 from reasonvec.interchange.lora_import import LoraImport
 from reasonvec.weights.analysis import Change, Inspection
@@ -97,6 +98,17 @@ def verification(verification: Verification) -> RenderableType:
     how = "computed again from the inputs, bit for bit" if verification.recomputed else "by their checksums"
     return Text(f"yes: {verification.path} is what it says it is ({verification.kind}, {verification.tensors} tensors "
                 f"verified {how}).")  # fmt: skip
+
+
+def dcp_import(imported: DcpImport) -> RenderableType:
+    """What `import dcp` made."""
+    made = imported.to_json()
+    return _facts([
+        ("checkpoint", f"{made['path']}: {_size(sum(imported.shards.values()))} in {len(imported.shards)} file(s)"),
+        ("tensors", f"{made['tensors']} of {', '.join(made['dtypes'])}"),
+        ("prefix", f"{imported.prefix} before the model's names"),
+        ("not written", f"{len(imported.ignored)} other entries, {len(imported.tied)} tied copies"),
+    ])  # fmt: skip
 
 
 def lora_import(imported: LoraImport) -> RenderableType:
