@@ -1,6 +1,6 @@
-"""Run by a test: one of two processes that shard a model with FSDP2 over gloo and save it with its optimizer.
+"""Run by a test: one of two processes that shard a model with FSDP2 over gloo and save it in both flavours.
 
-python dcp_two_ranks.py RANK PORT MODEL OUT FLAVOUR
+python dcp_two_ranks.py RANK PORT MODEL OUT
 """
 
 import os
@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.fsdp import fully_shard
 
 
-def main(rank: int, port: str, model: str, out: str, flavour: str) -> None:
+def main(rank: int, port: str, model: str, out: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
@@ -29,11 +29,9 @@ def main(rank: int, port: str, model: str, out: str, flavour: str) -> None:
     weights, states = get_state_dict(loaded, optimizer)
     full = {name: value.full_tensor().contiguous() for name, value in weights.items()}
     if rank == 0:
-        torch.save(full, f"{out}.expected")  # read with weights_only by the test
-    if flavour == "safetensors":
-        dcp.save(weights, storage_writer=dcp.HuggingFaceStorageWriter(out, save_distributed=True))
-    else:
-        dcp.save({"model": weights, "optim": states, "step": 7}, checkpoint_id=out)
+        torch.save(full, f"{out}/expected.pt")  # read with weights_only by the test
+    dcp.save(weights, storage_writer=dcp.HuggingFaceStorageWriter(f"{out}/safetensors", save_distributed=True))
+    dcp.save({"model": weights, "optim": states, "step": 7}, checkpoint_id=f"{out}/distcp")
     torch.distributed.destroy_process_group()
 
 

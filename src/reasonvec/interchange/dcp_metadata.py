@@ -140,7 +140,7 @@ class _Storage:
     def find(self, relative: str, name: str) -> tuple[Path, int]:
         """The path of a file and its size. Raises CheckpointError for one outside the directory."""
         if relative not in self._found:
-            if not relative or Path(relative).name != relative or "\0" in relative:
+            if relative in ("", ".", "..") or Path(relative).name != relative or "\0" in relative:
                 raise CheckpointError(
                     f"{self.file} puts {name!r} in {relative!a:.120}. Storage is a file in the same directory; a path "
                     f"that leads elsewhere could read any file of this machine, so it is refused."
