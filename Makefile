@@ -1,6 +1,6 @@
 # Everything a newcomer types. `make demo` and `make test` set up what is missing first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types docs torture lab-seeds clean
+.PHONY: help setup demo test check lint types docs torture bench lab-seeds clean
 
 BIN := .venv/bin
 DEMO ?= demo
@@ -37,6 +37,9 @@ docs-check: setup
 
 torture: setup ## kill extract, apply and transfer at every instant; long
 	@REASONVEC_TORTURE=1 $(BIN)/python -m pytest -q tests/weights/test_output.py -k kill
+
+bench: setup ## time and memory against mergekit and others, hours; ARGS="--part startup" for less, --write for docs
+	@$(BIN)/python benchmarks/weights.py $(ARGS)
 
 lab-seeds: setup ## five fresh seeds of the demo; writes the table in docs/lab.md
 	@$(BIN)/python benchmarks/lab_seeds.py

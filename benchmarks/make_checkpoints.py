@@ -4,120 +4,149 @@
 
 OUT/base, OUT/tuned and OUT/target are ordinary checkpoints that transformers loads. Weights are Gaussian; `tuned` is
 `base` after a small Gaussian step in float32, rounded, so that about the share `--unchanged` of the entries keep their
-bits, as reinforcement learning leaves them; `target` is `base` with noise of another tuning.
+bits, as reinforcement learning leaves them; `target` is `base` with noise of another tuning. For sizes at which random
+numbers would take too long or the disk is too small, `--repeat` uses the same block of them again and again, and
+`--filled N` writes the first N entries of each tensor only: the rest is a hole in the file, which reads as zeros.
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
-from safetensors.numpy import save_file
+
+from shapes import SHAPES, Shape, Tensor, layers_shape
 
 BF16 = ml_dtypes.bfloat16
+BLOCK = 1 << 22
+"""Entries that are made at once."""
+ROLES = ("base", "tuned", "target")
+Blocks = Callable[[int], Mapping[str, memoryview]]
+# a few words only: enough for tools that insist on copying a tokenizer
+TOKENIZER = {
+    "tokenizer.json": {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {"<unk>": 0, "one": 1, "two": 2}, "unk_token": "<unk>"},
+    },
+    "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"},
+}  # fmt: skip
 # standard deviation of the step, relative to a weight's, that leaves a share of bfloat16 entries unchanged
 STEP_FOR = {0.55: 0.0025, 0.6: 0.0021, 0.8: 0.00088, 0.88: 0.0005, 0.9: 0.0004, 0.94: 0.00024, 0.95: 0.0002}
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a Qwen2 model; numbers from the models' own config.json on the Hub."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    tied: bool
-
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor."""
-        head = self.hidden // self.heads
-        yield "model.embed_tokens.weight", (self.vocabulary, self.hidden)
-        for layer in range(self.layers):
-            prefix = f"model.layers.{layer}"
-            for letter, rows in (("q", self.hidden), ("k", self.kv_heads * head), ("v", self.kv_heads * head)):
-                yield f"{prefix}.self_attn.{letter}_proj.weight", (rows, self.hidden)
-                yield f"{prefix}.self_attn.{letter}_proj.bias", (rows,)
-            yield f"{prefix}.self_attn.o_proj.weight", (self.hidden, self.hidden)
-            yield f"{prefix}.mlp.gate_proj.weight", (self.intermediate, self.hidden)
-            yield f"{prefix}.mlp.up_proj.weight", (self.intermediate, self.hidden)
-            yield f"{prefix}.mlp.down_proj.weight", (self.hidden, self.intermediate)
-            yield f"{prefix}.input_layernorm.weight", (self.hidden,)
-            yield f"{prefix}.post_attention_layernorm.weight", (self.hidden,)
-        yield "model.norm.weight", (self.hidden,)
-        if not self.tied:
-            yield "lm_head.weight", (self.vocabulary, self.hidden)
-
-    def config(self) -> dict[str, object]:
-        """config.json."""
-        return {
-            "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": self.hidden,
-            "intermediate_size": self.intermediate, "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads, "vocab_size": self.vocabulary,
-            "tie_word_embeddings": self.tied, "rope_theta": 1000000.0, "rms_norm_eps": 1e-06, "hidden_act": "silu",
-            "max_position_embeddings": 32768, "torch_dtype": "bfloat16", "bos_token_id": 0, "eos_token_id": 0,
-        }  # fmt: skip
-
-
-SHAPES = {
-    "tiny": Shape(64, 192, 3, 4, 2, 512, tied=True),
-    "qwen2.5-0.5b": Shape(896, 4864, 24, 14, 2, 151936, tied=True),
-    "qwen2.5-1.5b": Shape(1536, 8960, 28, 12, 2, 151936, tied=True),
-    "qwen2.5-7b": Shape(3584, 18944, 28, 28, 4, 152064, tied=False),
-}
-
-
-def make(out: Path, shape: Shape, shards: int, unchanged: float, seed: int) -> None:
-    """Write the three checkpoints under `out`, one shard in memory at a time."""
-    closest = min(STEP_FOR, key=lambda share: abs(share - unchanged))
-    step = STEP_FOR[closest]
-    names = list(shape.tensors())
-    total = sum(2 * math.prod(size) for _, size in names)
-    groups: list[list[tuple[str, tuple[int, ...]]]] = [[]]
-    filled = 0
-    for name, size in names:
-        if filled >= total / shards * len(groups) and len(groups) < shards:
-            groups.append([])
-        groups[-1].append((name, size))
-        filled += 2 * math.prod(size)
-    for role in ("base", "tuned", "target"):
+def make(
+    out: Path, shape: Shape, shards: int, *, unchanged: float, seed: int, repeat: bool, filled: int | None
+) -> None:
+    """Write the three checkpoints under `out`, one block of one tensor in memory at a time."""
+    for role in ROLES:
         (out / role).mkdir(parents=True)
         (out / role / "config.json").write_text(json.dumps(shape.config(), indent=2))
+        for name, content in TOKENIZER.items():
+            (out / role / name).write_text(json.dumps(content, indent=2))
+    step = STEP_FOR[min(STEP_FOR, key=lambda share: abs(share - unchanged))]
+    groups = split(list(shape.tensors()), shards)
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         weight_map |= dict.fromkeys((name for name, _ in group), file)
-        made: dict[str, dict[str, np.ndarray]] = {"base": {}, "tuned": {}, "target": {}}
-        for name, size in group:
-            rng = np.random.default_rng([seed, *name.encode()])
-            base = (rng.standard_normal(size, dtype=np.float32) * np.float32(0.02)).astype(BF16)
-            wide = base.astype(np.float32)
-            made["base"][name] = base
-            made["tuned"][name] = (wide + rng.standard_normal(size, dtype=np.float32) * np.float32(0.02 * step)).astype(
-                BF16
-            )
-            made["target"][name] = (wide + rng.standard_normal(size, dtype=np.float32) * np.float32(1e-3)).astype(BF16)
-        for role, tensors in made.items():
-            save_file(tensors, out / role / file, metadata={"format": "pt"})
+        with contextlib.ExitStack() as stack:
+            files = {role: stack.enter_context((out / role / file).open("wb")) for role in ROLES}
+            write_shard(files, group, lambda name: block_maker([seed, *name.encode()], step, repeat), filled)
     if len(groups) > 1:
-        index = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
-        for role in ("base", "tuned", "target"):
+        index = json.dumps({"metadata": {"total_size": 2 * shape.weights()}, "weight_map": weight_map}, indent=2)
+        for role in ROLES:
             (out / role / "model.safetensors.index.json").write_text(index)
+
+
+def split(tensors: Sequence[Tensor], shards: int) -> list[list[Tensor]]:
+    """The tensors in `shards` groups of about one size, in order."""
+    total = sum(math.prod(size) for _, size in tensors)
+    groups: list[list[Tensor]] = [[]]
+    before = 0
+    for name, size in tensors:
+        if before >= total / shards * len(groups) and len(groups) < shards:
+            groups.append([])
+        groups[-1].append((name, size))
+        before += math.prod(size)
+    return groups
+
+
+def write_shard(
+    files: Mapping[str, BinaryIO], tensors: Sequence[Tensor], maker: Callable[[str], Blocks], filled: int | None
+) -> None:
+    """Write the same tensors to the file of each role, at most `filled` entries of each and holes for the rest."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, size in sorted(tensors):
+        stop = offset + 2 * math.prod(size)
+        header[name] = {"dtype": "BF16", "shape": size, "data_offsets": [offset, stop]}
+        offset = stop
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the data is aligned
+    for file in files.values():
+        file.write(len(text).to_bytes(8, "little") + text)
+    for name, size in sorted(tensors):
+        entries, blocks = math.prod(size), maker(name)
+        written = entries if filled is None else min(filled, entries)
+        for start in range(0, written, BLOCK):
+            for role, data in blocks(min(BLOCK, written - start)).items():
+                files[role].write(data)
+        for file in files.values():
+            file.seek(2 * (entries - written), os.SEEK_CUR)
+    for file in files.values():
+        file.truncate(8 + len(text) + offset)
+
+
+def block_maker(seed: Sequence[int], step: float, repeat: bool) -> Blocks:
+    """A function from a number of entries to that many of base, tuned and target, as bytes."""
+    if repeat:
+        whole = _repeated(step)
+        return lambda count: {role: data[: 2 * count] for role, data in whole.items()}
+    rng = np.random.default_rng(seed)
+    return lambda count: _random_block(rng, count, step)
+
+
+@functools.cache
+def _repeated(step: float) -> dict[str, memoryview]:
+    return _random_block(np.random.default_rng(0), BLOCK, step)
+
+
+def _random_block(rng: np.random.Generator, count: int, step: float) -> dict[str, memoryview]:
+    def normal(deviation: float) -> np.ndarray:
+        return rng.standard_normal(count, dtype=np.float32) * np.float32(deviation)
+
+    base = normal(0.02).astype(BF16)
+    wide = base.astype(np.float32)
+    made = {"base": base, "tuned": wide + normal(0.02 * step), "target": wide + normal(1e-3)}
+    return {role: values.astype(BF16).view(np.uint8).data for role, values in made.items()}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b")
+    parser.add_argument("--layers", type=int, help="instead of a shape: this many layers of 34 MB")
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--unchanged", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeat", action="store_true", help="one block of random numbers over and over: quick")
+    parser.add_argument("--filled", type=int, metavar="N", help="write N entries of each tensor; the rest is a hole")
     arguments = parser.parse_args()
-    make(arguments.out, SHAPES[arguments.shape], arguments.shards, arguments.unchanged, arguments.seed)
+    make(
+        arguments.out,
+        layers_shape(arguments.layers) if arguments.layers else SHAPES[arguments.shape],
+        arguments.shards,
+        unchanged=arguments.unchanged,
+        seed=arguments.seed,
+        repeat=arguments.repeat,
+        filled=arguments.filled,
+    )
     print(f"wrote {arguments.out}/base, /tuned and /target")

@@ -115,6 +115,8 @@ _output = _options(
     click.option("--resume", is_flag=True, help="Continue a run that was interrupted."),
     click.option("--force", is_flag=True, help="Replace an existing output, or drop an interrupted run."),
 )
+_workers = click.option("--workers", type=click.IntRange(1, 64), metavar="N",
+                        help="Threads that share the work. Default: one for each processor, at most 4.")  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document to stdout and nothing else.")
 _applying = _options(
     click.option("--target", required=True, metavar="DIR", help="The checkpoint to add to. It is never changed."),
@@ -143,6 +145,7 @@ _applying = _options(
         show_default=True,
         help="Split the output into files of at most this size.",
     ),
+    _workers,
     click.option("--dry-run", is_flag=True, help="Check everything and say what would be written; write nothing."),
     _access,
     _json,
@@ -156,6 +159,14 @@ _applying = _options(
 @_output
 @_only
 @_skip
+@click.option(
+    "--encoding",
+    type=click.Choice(["auto", "dense", "sparse"]),
+    default="auto",
+    show_default=True,
+    help="Sparse keeps the changed entries alone, compressed; auto takes the smaller one for each tensor.",
+)
+@_workers
 @_access
 @_json
 def extract(as_json: bool, **arguments: Any) -> None:
@@ -178,25 +189,27 @@ def extract(as_json: bool, **arguments: Any) -> None:
 @main.command()
 @click.option("--vector", "vectors", required=True, multiple=True, type=_Alpha(), metavar="VECTOR[@ALPHA]",
               help="A vector to add, with its own alpha if given. May be repeated.")  # fmt: skip
-@click.option("--alpha", type=float, default=1.0, show_default=True,
-              help="The scale of vectors that have none of their own. -1 subtracts.")  # fmt: skip
+@click.option("--alpha", "alphas", type=float, multiple=True, default=[1.0], show_default="1",
+              help="The scale of vectors that have none of their own. -1 subtracts. May be repeated: one output each, "
+                   "in one pass; --out then holds {alpha}.")  # fmt: skip
 @_applying
-def apply(vectors: tuple[tuple[str, float | None], ...], alpha: float, as_json: bool, **arguments: Any) -> None:
+def apply(as_json: bool, **arguments: Any) -> None:
     """Add vectors to a checkpoint: OUT = TARGET + ALPHA * VECTOR."""
-    from reasonvec.weights import apply as run
+    from reasonvec.weights import apply_sweep as run
 
-    pairs = [(location, alpha if own is None else own) for location, own in vectors]
-    _enhance(run, "applying", as_json, vectors=pairs, **arguments)
+    _enhance(run, "applying", as_json, **arguments)
 
 
 @main.command()
 @click.option("--tuned", required=True, metavar="DIR", help="The donor that has learnt.")
 @click.option("--base", required=True, metavar="DIR", help="The donor that it is compared with.")
-@click.option("--alpha", type=float, default=1.0, show_default=True, help="The scale of the difference.")
+@click.option("--alpha", "alphas", type=float, multiple=True, default=[1.0], show_default="1",
+              help="The scale of the difference. May be repeated: one output each, in one pass; --out then holds "
+                   "{alpha}.")  # fmt: skip
 @_applying
 def transfer(as_json: bool, **arguments: Any) -> None:
     """Extract and apply in one pass: OUT = TARGET + ALPHA * (TUNED - BASE)."""
-    from reasonvec.weights import transfer as run
+    from reasonvec.weights import transfer_sweep as run
 
     _enhance(run, "transferring", as_json, **arguments)
 
@@ -214,14 +227,19 @@ def _enhance(run: Callable[..., Any], verb: str, as_json: bool, **arguments: Any
         max_shard_bytes=arguments.pop("max_shard_size"),
     )
     with _progress(verb) as progress:
-        application = run(options=options, progress=progress, **arguments)
-    _warn(application.warnings)
+        applications = run(options=options, progress=progress, **arguments)
+    for application in applications:
+        _warn(application.warnings)
+        if application.realised:
+            click.echo(terminal.realised_line(application.realised), err=True)
     if as_json:
-        _print_json(application.to_json())
+        found = [application.to_json() for application in applications]
+        _print_json(found[0] if len(found) == 1 else found)
         return
-    _print(terminal.application(application))
+    for application in applications:
+        _print(terminal.application(application))
     if not arguments["dry_run"]:
-        _next(f"reasonvec verify {arguments['out']}")
+        _next(*(f"reasonvec verify {application.out}" for application in applications))
 
 
 @main.command()
@@ -295,6 +313,7 @@ def compare(vectors: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
 @main.command()
 @click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--checksums-only", is_flag=True, help="Do not compute anything again; the inputs are not needed.")
+@_workers
 @_access
 @_json
 def verify(path: Path, as_json: bool, **arguments: Any) -> None:

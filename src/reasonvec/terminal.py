@@ -15,11 +15,12 @@ from reasonvec.interchange.dcp_import import DcpImport
 from reasonvec.interchange.lora_export import LoraExport
 from reasonvec.interchange.lora_import import LoraImport
 from reasonvec.weights.analysis import Change, Inspection
-from reasonvec.weights.application import Application
 from reasonvec.weights.comparison import Comparison, Pair
 from reasonvec.weights.compatibility import CheckReport
 from reasonvec.weights.extraction import Extraction
+from reasonvec.weights.job import Application
 from reasonvec.weights.lineage import Distance, Lineage
+from reasonvec.weights.receipt import RealisedAlpha
 from reasonvec.weights.verification import Verification
 
 _COLOURS = {"blocking": "bold red", "warning": "yellow", "note": "cyan"}
@@ -91,6 +92,12 @@ def application(application: Application) -> RenderableType:
     if application.realised:
         facts.append(("realised", f"{_percent(application.realised.overall, 2)} of the requested change"))
     return _facts(facts)
+
+
+def realised_line(realised: RealisedAlpha) -> str:
+    """Which share of the requested change the target's grid let through, overall and by layer, for stderr."""
+    layers = ", ".join(f"{layer} {_percent(share, 1)}" for layer, share in realised.layers.items())
+    return f"realised: {_percent(realised.overall, 2)} of the requested change; by layer: {layers}"
 
 
 def verification(verification: Verification) -> RenderableType:

@@ -175,7 +175,7 @@ def test_what_has_no_spectrum_has_no_energy(tmp_path: Path) -> None:
 
 
 def test_a_flipped_byte_is_found_while_the_spectrum_is_computed(tmp_path: Path) -> None:
-    vector = make_vector(tmp_path, *donors())
+    vector = make_vector(tmp_path, *donors(), encoding="dense")
     file = next(vector.glob("*.safetensors"))
     data = bytearray(file.read_bytes())
     data[-3] ^= 1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reasonvec.errors import CheckpointError, IncompatibleError, UsageError, VectorError
 from reasonvec.weights import Options, apply, extract, transfer
 from tests.checkpoints import BF16, CONFIG, FLOATS, bits, everything_under, moved, random_tensors, read, write
+from tests.vectors import read_vector
 
 
 @pytest.fixture
@@ -31,13 +32,17 @@ def add(root, alpha=1.0, out="out", target="target", **options):
     return apply(vectors=[(root / "vector", alpha)], target=root / target, out=root / out, options=Options(**options))
 
 
+ENCODINGS = ("auto", "dense", "sparse")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_alpha_one_on_the_base_donor_rebuilds_the_tuned_donor(tmp_path, dtype):
+def test_alpha_one_on_the_base_donor_rebuilds_the_tuned_donor(tmp_path, dtype, encoding):
     base = random_tensors(0, dtype)
     tuned = moved(base, 1)
     write(tmp_path / "base", base)
     write(tmp_path / "tuned", tuned)
-    make_vector(tmp_path)
+    make_vector(tmp_path, encoding=encoding)
     add(tmp_path, target="base")
     rebuilt = read(tmp_path / "out")
     assert rebuilt.keys() == tuned.keys()
@@ -46,10 +51,11 @@ def test_alpha_one_on_the_base_donor_rebuilds_the_tuned_donor(tmp_path, dtype):
         assert bits(rebuilt[name]) == bits(tensor), name
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS[1:])
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
-def test_any_two_finite_donors_are_rebuilt(tmp_path_factory, dtype, data):
+def test_any_two_finite_donors_are_rebuilt(tmp_path_factory, dtype, encoding, data):
     """Whatever their exponents: 1e-38 from 3e38 and back."""
     unsigned = {2: np.uint16, 4: np.uint32}[dtype.itemsize]
     patterns = st.lists(st.integers(0, 2 ** (8 * dtype.itemsize) - 1), min_size=12, max_size=12)
@@ -61,7 +67,7 @@ def test_any_two_finite_donors_are_rebuilt(tmp_path_factory, dtype, data):
             array[~np.isfinite(array.astype(np.float64))] = 1
         tensors[name] = array
         write(root / name, {"w": array})
-    make_vector(root)
+    make_vector(root, encoding=encoding)
     add(root, target="base")
     rebuilt = read(root / "out")["w"]
     assert np.array_equal(rebuilt.astype(np.float64), tensors["tuned"].astype(np.float64))
@@ -69,7 +75,7 @@ def test_any_two_finite_donors_are_rebuilt(tmp_path_factory, dtype, data):
 
 def test_a_plain_reader_of_the_vector_gets_the_exact_difference(donors):
     root, tensors = donors
-    make_vector(root)
+    make_vector(root, encoding="dense")
     deltas = read(root / "vector")
     for name, base in tensors["base"].items():
         exact = tensors["tuned"][name].astype(np.float64) - base.astype(np.float64)
@@ -83,7 +89,7 @@ def test_each_delta_has_the_narrowest_dtype_that_is_exact(tmp_path):
              "needs 30 bits": np.array([2.0**-29], BF16)}  # fmt: skip
     write(tmp_path / "base", base)
     write(tmp_path / "tuned", tuned)
-    vector = make_vector(tmp_path).vector
+    vector = make_vector(tmp_path, encoding="dense").vector
     stored = {name: delta.entry.dtype for name, delta in vector.deltas.items()}
     assert stored == {"fits": "BF16", "needs 9 bits": "F32", "needs 30 bits": "F64"}
 
@@ -118,15 +124,17 @@ def test_negative_zeros_survive_where_the_vector_is_zero(tmp_path):
     assert np.signbit(read(tmp_path / "out")["w"].astype(np.float32)).tolist() == [True, False, False]
 
 
-def test_shards_of_the_inputs_and_order_do_not_change_the_bytes(donors):
+@pytest.mark.parametrize("encoding", ENCODINGS[1:])
+def test_shards_of_the_inputs_and_order_do_not_change_the_bytes(donors, encoding):
     root, tensors = donors
     (root / "cut").mkdir()
     for name in ("base", "tuned", "target"):
         write(root / "cut" / name, dict(reversed(tensors[name].items())), shards=3)
     for place in (root, root / "cut"):
-        make_vector(place)
+        make_vector(place, encoding=encoding)
         add(place, 0.7)
-    for file in ("vector/vector-float32-00001.safetensors", "out/model.safetensors"):
+    stored = {"dense": "vector-float32-00001", "sparse": "vector-sparse-00001"}[encoding]
+    for file in (f"vector/{stored}.safetensors", "out/model.safetensors"):
         assert (root / file).read_bytes() == (root / "cut" / file).read_bytes()
     fingerprints = [json.loads((place / "vector/vector.json").read_text())["donors"]["tuned"]["fingerprint"]
                     for place in (root, root / "cut")]  # fmt: skip
@@ -242,7 +250,7 @@ def test_stochastic_rounding_depends_on_the_seed_alone(donors):
 def test_a_swallowed_alpha_is_a_warning_with_its_cure(donors):
     root, _ = donors
     make_vector(root)
-    for name, delta in read(root / "vector").items():
+    for name, delta in read_vector(root / "vector").items():
         assert delta.size, name
     write(root / "large", {name: t + t.dtype.type(64) for name, t in read(root / "target").items()})
     warnings = add(root, 0.1, target="large").warnings
@@ -448,7 +456,7 @@ def test_donors_of_two_dtypes_are_put_on_the_coarser_grid_and_the_noise_is_told(
     write(tmp_path / "base", coarse)
     extraction = make_vector(tmp_path)
     rounding = vector_norm = 0.0
-    for name, delta in read(tmp_path / "vector").items():
+    for name, delta in read_vector(tmp_path / "vector").items():
         on_grid = tuned[name].astype(BF16).astype(np.float64)
         assert np.array_equal(delta.astype(np.float64), on_grid - coarse[name].astype(np.float64)), name
         rounding += float(((tuned[name] - on_grid) ** 2).sum())
@@ -513,15 +521,21 @@ def test_a_sum_beyond_the_range_is_refused(tmp_path):
     assert float(add(tmp_path, dtype="float32") and read(tmp_path / "out")["w"][0]) == 120000.0
 
 
-def test_a_flipped_byte_in_a_vector_is_found_and_nothing_is_left(donors):
+@pytest.mark.parametrize("encoding", ENCODINGS[1:])
+def test_a_flipped_byte_in_a_vector_is_found_and_nothing_is_left(donors, encoding):
     root, _ = donors
-    make_vector(root)
-    file = root / "vector/vector-float32-00001.safetensors"
+    make_vector(root, encoding=encoding)
+    file = (
+        root
+        / "vector"
+        / {"dense": "vector-float32-00001.safetensors", "sparse": "vector-sparse-00001.safetensors"}[encoding]
+    )
     data = bytearray(file.read_bytes())
-    data[-5] ^= 1
+    data[-80] ^= 1
     file.write_bytes(data)
     before = everything_under(root)
-    with pytest.raises(VectorError, match="does not match its checksum in vector.json"):
+    words = {"dense": "does not match its checksum in vector.json", "sparse": "block 0 cannot be read"}[encoding]
+    with pytest.raises(VectorError, match=words):
         add(root)
     assert everything_under(root) == before
 
@@ -545,7 +559,7 @@ def test_a_damaged_vector_is_refused(donors, damage):
     make_vector(root)
     document = root / "vector/vector.json"
     content = json.loads(document.read_text())
-    file = root / "vector/vector-float32-00001.safetensors"
+    file = root / "vector/vector-sparse-00001.safetensors"
     if damage == "version":
         document.write_text(json.dumps({**content, "format_version": 99}))
     elif damage == "edited":
@@ -556,7 +570,7 @@ def test_a_damaged_vector_is_refused(donors, damage):
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:-10])
-    message = {"version": "of format version 99; this reasonvec reads 1", "edited": "does not match its own checksum",
+    message = {"version": "of format version 99; this reasonvec reads 2", "edited": "does not match its own checksum",
                "not json": "is not JSON", "gone": "is missing", "cut": "vector.json says"}[damage]  # fmt: skip
     with pytest.raises(VectorError, match=message):
         add(root)

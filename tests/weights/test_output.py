@@ -98,23 +98,23 @@ def test_a_kill_at_any_instant_leaves_nothing_or_everything_and_resumes(root, op
 
 
 def test_resuming_does_not_compute_finished_tensors_again(root, monkeypatch):
-    from reasonvec.weights import application
+    from reasonvec.weights import job
 
     done = []
-    original = application.Job.compute
+    original = job.Job.work
 
-    def compute(self, name, reader, sink):
+    def work(self, name, reader, sinks):
         done.append(name)
         if len(done) == 5:
             raise KeyboardInterrupt
-        return original(self, name, reader, sink)
+        return original(self, name, reader, sinks)
 
-    monkeypatch.setattr(application.Job, "compute", compute)
+    monkeypatch.setattr(job.Job, "work", work)
     with pytest.raises(KeyboardInterrupt):
-        run("apply", root, root / "out")
+        run("apply", root, root / "out", workers=1)
     assert not (root / "out").exists()
     assert (root / ".out.reasonvec-partial").is_dir()
-    run("apply", root, root / "out", resume=True)
+    run("apply", root, root / "out", resume=True, workers=1)
     assert done[4] == done[5]
     assert len(done) == len(read_header(root / "target/model.safetensors")[0]) + 1
 

@@ -9,6 +9,7 @@ from reasonvec.errors import VectorError, VerificationError
 from reasonvec.weights import Options, apply, extract, transfer, verify, write_permuted, write_random
 from reasonvec.weights.documents import format_document
 from tests.checkpoints import moved, random_tensors, read, write
+from tests.vectors import read_vector
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_the_receipt_says_who_made_this_of_what(root):
 
 def test_a_random_vector_has_the_norm_of_the_real_one_and_its_direction_not(root):
     write_random(vector=root / "vector", out=root / "random", seed=3)
-    real, noise = read(root / "vector"), read(root / "random")
+    real, noise = read_vector(root / "vector"), read_vector(root / "random")
     for name, delta in real.items():
         a, b = delta.astype(np.float64).ravel(), noise[name].astype(np.float64).ravel()
         assert np.linalg.norm(b) == pytest.approx(np.linalg.norm(a), rel=1e-5)
@@ -112,7 +113,7 @@ def test_a_random_vector_has_the_norm_of_the_real_one_and_its_direction_not(root
 
 def test_a_permuted_vector_has_the_entries_of_the_real_one_elsewhere(root):
     write_permuted(vector=root / "vector", out=root / "permuted", seed=3)
-    real, mixed = read(root / "vector"), read(root / "permuted")
+    real, mixed = read_vector(root / "vector"), read_vector(root / "permuted")
     for name, delta in real.items():
         a, b = delta.astype(np.float64).ravel(), mixed[name].astype(np.float64).ravel()
         assert np.array_equal(np.sort(a), np.sort(b))

@@ -14,6 +14,7 @@ from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
 from reasonvec.weights.dtypes import BITS_PER_ENTRY, FLOATS, coarser
 from reasonvec.weights.safetensors_header import TensorEntry
+from reasonvec.weights.tensors import digest_of
 from reasonvec.weights.vector import Vector
 
 _BLOCK = 1 << 20
@@ -190,7 +191,7 @@ class Twins:
 
     def _digest(self, name: str) -> str:
         if name not in self._digests:
-            self._digests[name] = self._reader.sha256(self._tensors[name])
+            self._digests[name] = digest_of(self._tensors[name], self._reader)
         return self._digests[name]
 
     def _key(self, name: str) -> "_Look | None":

@@ -59,7 +59,7 @@ class TensorAnalysis:
     """One of `modules.KINDS`."""
     shape: tuple[int, ...]
     dtype: str
-    """In which the delta is stored."""
+    """In which the delta is stored, or "sparse"."""
     checkpoint_dtype: str
     change: Change
     steps: tuple[int, ...]
@@ -177,7 +177,7 @@ def inspect(
 def _tensor(delta: Delta, energy: Mapping[int, float] | None) -> TensorAnalysis:
     change = Change(delta.size, delta.changed, delta.norm, delta.base_norm)
     return TensorAnalysis(
-        delta.name, layer_of(delta.name), kind_of(delta.name), delta.shape, delta.entry.dtype, delta.checkpoint_dtype,
+        delta.name, layer_of(delta.name), kind_of(delta.name), delta.shape, delta.stored, delta.checkpoint_dtype,
         change, delta.steps, energy,
     )  # fmt: skip
 

@@ -2,10 +2,10 @@
 until asked, never unpickles, never runs code from the directory.
 """
 
-import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,6 @@ from reasonvec.weights.safetensors_header import TensorEntry, loads_strictly, re
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_BLOCK = 1 << 20
 _MOST_OPEN = 128
 """Files that a reader keeps open at once; a system allows some 1000."""
 
@@ -211,56 +210,70 @@ def _check_index(path: Path, weight_map: Mapping[str, str], tensors: Mapping[str
 
 
 class TensorReader:
-    """Positioned reads from checkpoints' files, which stay open from one read to the next."""
+    """Positioned reads from checkpoints' files, which stay open from one read to the next. Several threads may read."""
 
-    def __init__(self) -> None:
-        self._descriptors: dict[Path, int] = {}
+    def __init__(self, *, drop_behind: bool = False) -> None:
+        self._open: dict[Path, _OpenFile] = {}
+        self._lock = threading.Lock()
+        self._drop_behind = drop_behind
+        """Whether what was read leaves the page cache: with more to read than memory, it would push out all else."""
 
     def read_into(self, entry: TensorEntry, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `entry` from byte `start` on; CheckpointError if they are not there."""
-        done = 0
+        done, position = 0, entry.offset + start
         try:
-            descriptor = self._descriptor(entry.path)
-            while done < len(buffer):
-                count = os.preadv(descriptor, [buffer[done:]], entry.offset + start + done)
-                if count == 0:
-                    raise CheckpointError(
-                        f"{entry.path} ended at byte {entry.offset + start + done}, inside {entry.name!r}: it was cut "
-                        f"while it was being read. Nothing was written; wait until it is whole and run again."
-                    )
-                done += count
+            with self._using(entry.path) as descriptor:
+                while done < len(buffer):
+                    count = os.preadv(descriptor, [buffer[done:]], position + done)
+                    if count == 0:
+                        raise CheckpointError(
+                            f"{entry.path} ended at byte {position + done}, inside {entry.name!r}: it was cut while it "
+                            f"was being read. Nothing was written; wait until it is whole and run again."
+                        )
+                    done += count
+                if self._drop_behind:
+                    os.posix_fadvise(descriptor, position, len(buffer), os.POSIX_FADV_DONTNEED)
         except OSError as error:
             raise CheckpointError(
                 f"{entry.path} cannot be read at {entry.name!r}: {error.strerror or error}. Nothing was written."
             ) from error
 
-    def sha256(self, entry: TensorEntry) -> str:
-        """Of the bytes of one tensor, hexadecimal."""
-        digest, block = hashlib.sha256(), bytearray(min(_BLOCK, entry.nbytes))
-        for start in range(0, entry.nbytes, _BLOCK):
-            view = memoryview(block)[: min(_BLOCK, entry.nbytes - start)]
-            self.read_into(entry, start, view)
-            digest.update(view)
-        return digest.hexdigest()
+    @contextmanager
+    def _using(self, path: Path) -> Iterator[int]:
+        """The descriptor of a file, which is not closed meanwhile."""
+        with self._lock:
+            file = self._open.get(path)
+            if file is None:
+                if len(self._open) >= _MOST_OPEN:
+                    self._close([idle for idle, opened in self._open.items() if not opened.users])
+                file = self._open[path] = _OpenFile(open_regular(path))
+            file.users += 1
+        try:
+            yield file.descriptor
+        finally:
+            with self._lock:
+                file.users -= 1
 
-    def _descriptor(self, path: Path) -> int:
-        if path not in self._descriptors:
-            if len(self._descriptors) >= _MOST_OPEN:
-                self.close()
-            self._descriptors[path] = open_regular(path)
-        return self._descriptors[path]
+    def _close(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            os.close(self._open.pop(path).descriptor)
 
     def close(self) -> None:
         """Close every file. The reader can be used again."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        with self._lock:
+            self._close(list(self._open))
+
+
+@dataclass
+class _OpenFile:
+    descriptor: int
+    users: int = 0
 
 
 @contextmanager
-def tensor_reader() -> Iterator[TensorReader]:
+def tensor_reader(*, drop_behind: bool = False) -> Iterator[TensorReader]:
     """A `TensorReader` for the duration of a `with` block."""
-    reader = TensorReader()
+    reader = TensorReader(drop_behind=drop_behind)
     try:
         yield reader
     finally:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.weights.alignment import Misfit, listing
+from reasonvec.weights.arithmetic import TILE
 from reasonvec.weights.checkpoint import layer_of, tensor_reader
 from reasonvec.weights.hub import locate_vector
-from reasonvec.weights.sources import StoredDeltas, tiles
+from reasonvec.weights.sources import StoredDeltas
 from reasonvec.weights.vector import Vector
 
 _FLOAT64 = np.dtype(np.float64)
@@ -130,7 +131,8 @@ def compare(vectors: Sequence[str | Path], *, offline: bool = False) -> Comparis
             layer = layer_of(name)
             group = sums.setdefault("other" if layer is None else str(layer), _Sums(len(opened)))
             readers = [source.open(name, reader) for source in sources]
-            for start, stop in tiles(delta.size):
+            for start in range(0, delta.size, TILE):
+                stop = min(start + TILE, delta.size)
                 group.add(np.stack([deltas.read(start, stop, _FLOAT64).main for deltas in readers]))
             for deltas in readers:
                 deltas.close()

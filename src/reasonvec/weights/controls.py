@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from reasonvec.weights.arithmetic import STEP_BINS, Difference, dot, stream_key
+from reasonvec.weights.blocks import blocks
 from reasonvec.weights.checkpoint import TensorReader, tensor_reader
 from reasonvec.weights.dtypes import Array
 from reasonvec.weights.hub import locate_vector
 from reasonvec.weights.output import check_output, staged
 from reasonvec.weights.provenance import input_identity, tool
-from reasonvec.weights.sources import TensorTiles, tiles
+from reasonvec.weights.sources import StoredDeltas
 from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Delta, Vector, open_vector
-from reasonvec.weights.vector_writer import VectorWriter
+from reasonvec.weights.vector_writer import VectorWriter, encode_all
 
 _CHAIN = ("F32",)  # a control is defined as float32 numbers, so that is exact
 
@@ -40,9 +41,13 @@ def write_random(*, vector: str | Path, out: str | Path, seed: int, force: bool 
 def write_permuted(*, vector: str | Path, out: str | Path, seed: int, force: bool = False) -> Vector:
     """Write `vector` with the entries of each tensor shuffled among themselves; one tensor at a time is in memory."""
 
+    opened = locate_vector(vector)
+
     def shuffled(delta: Delta, reader: TensorReader) -> Array:
         generator = np.random.Generator(np.random.Philox(stream_key(seed, "permuted", delta.name)))
-        values = TensorTiles(delta.entry, reader).read(0, delta.size).astype(np.float32)
+        stored = StoredDeltas(opened).open(delta.name, reader)
+        values = stored.read(0, delta.size, np.dtype(np.float32)).main
+        stored.close()
         return generator.permutation(values)
 
     return _write(vector, Path(out), "permuted", seed, shuffled, force)
@@ -61,7 +66,7 @@ def _write(
         writer = VectorWriter(staging, shapes)
         for name, delta in vector.deltas.items():
             entries = values(delta, reader)
-            written = writer.write(name, _CHAIN, partial(_differences, entries))
+            written = writer.write(_CHAIN, encode_all(partial(_differences, entries), _CHAIN))
             norm = float(np.sqrt(dot(entries, entries)))
             staging.finish(name, {**written.to_json(), "norm": norm, "changed": int(np.count_nonzero(entries))},
                            entries.nbytes)  # fmt: skip
@@ -75,16 +80,17 @@ def _write(
         carried_over = {key: vector.document[key] for key in ("donors", "left_out", "tied", "carried", "only", "skip")}
         writer.write_document({
             "format": FORMAT, "format_version": FORMAT_VERSION, "tool": tool(), "formula": f"{kind} control",
-            "control": control, **carried_over, "relation": None, "step_bins": list(STEP_BINS), "tensors": tensors,
+            "control": control, **carried_over, "relation": None, "step_bins": list(STEP_BINS),
+            "options": {"encoding": "auto"}, "tensors": tensors,
         })  # fmt: skip
     return open_vector(out, location=str(out))
 
 
-def _differences(values: Array) -> Iterator[tuple[int, int, Difference]]:
-    for start, stop in tiles(len(values)):
-        tile = values[start:stop]
-        index = np.flatnonzero(tile)
-        yield start, stop, Difference(index, tile[index].astype(np.float64), np.zeros(index.size))
+def _differences(values: Array) -> Iterator[tuple[int, Difference]]:
+    for start, stop in blocks(len(values)):
+        block = values[start:stop]
+        index = np.flatnonzero(block)
+        yield stop - start, Difference(index, block[index].astype(np.float64), np.zeros(index.size))
 
 
 def _describe(writer: VectorWriter, delta: Delta, record: Mapping[str, Any]) -> dict[str, Any]:

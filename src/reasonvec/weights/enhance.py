@@ -1,6 +1,5 @@
-"""One tensor of the target, streamed: read, add the deltas, round once, hand on. Used to write and to verify."""
+"""One block of the target: read, add the deltas, round once, hand on. To write and to verify, by several threads."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,36 +8,36 @@ import numpy as np
 
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.arithmetic import (
+    TILE,
     Indices,
+    LaneSum,
     add,
     add_stochastically,
     code_of,
-    dot,
     first_non_finite,
-    has_non_finite,
     long_sum,
     rounded,
 )
+from reasonvec.weights.blocks import BLOCK, Scratch, block_digest, blocks, tensor_digest
 from reasonvec.weights.checkpoint import TensorReader
-from reasonvec.weights.digest import Digest
 from reasonvec.weights.dtypes import FLOATS, Array, FloatFormat
+from reasonvec.weights.kernel import BF16, add_bfloat16, all_finite
 from reasonvec.weights.safetensors_header import TensorEntry
-from reasonvec.weights.sources import DeltaTile, DeltaTiles, TensorTiles, tiles
+from reasonvec.weights.sources import DeltaBlock, DeltaBlocks, Proof
+from reasonvec.weights.tensors import read_tensor_block
 
 Sink = Callable[[int, memoryview], None]
-"""Takes the output of one tensor in order: byte position in the tensor, bytes."""
-
-_COPY_BLOCK = 1 << 20
+"""Takes the output of one tensor: byte position in the tensor, bytes. Called by several threads, in any order."""
 
 
 @dataclass(frozen=True)
 class Enhanced:
-    """What became of one tensor."""
+    """What became of one tensor in one output."""
 
-    sha256: str
-    """Of the output's bytes."""
-    input_sha256: str
-    """Of the target's bytes."""
+    digest: str
+    """Of the output."""
+    input_digest: str
+    """Of the target."""
     asked: float
     """<d, d> with d the sum of alpha times delta."""
     realised: float
@@ -49,51 +48,134 @@ class Enhanced:
         return dict(vars(self))
 
 
-def copy_tensor(entry: TensorEntry, reader: TensorReader, sink: Sink) -> Enhanced:
-    """Hand on the bytes of a tensor as they are, whatever its dtype."""
-    digest, block = hashlib.sha256(), bytearray(_COPY_BLOCK)
-    for start in range(0, entry.nbytes, _COPY_BLOCK):
-        view = memoryview(block)[: min(_COPY_BLOCK, entry.nbytes - start)]
-        reader.read_into(entry, start, view)
-        digest.update(view)
-        sink(start, view)
-    return Enhanced(digest.hexdigest(), digest.hexdigest(), 0.0, 0.0)
+@dataclass(frozen=True)
+class Output:
+    """Where one of the outputs of a tensor goes, and how much of each delta is in it."""
+
+    alphas: tuple[float, ...]
+    """One for each of the deltas."""
+    sink: Sink
 
 
-def enhance_tensor(
-    entry: TensorEntry,
-    out: FloatFormat,
-    terms: Sequence[tuple[float, DeltaTiles]],
-    reader: TensorReader,
-    sink: Sink,
-    *,
-    stochastic_key: int | None = None,
-) -> Enhanced:
-    """Hand on `weight + sum(alpha * delta)` in the dtype `out`, tile by tile; `terms` are the pairs (alpha, delta).
+@dataclass(frozen=True)
+class _Part:
+    """What became of one block in one output."""
 
-    With `stochastic_key`, the key of a random stream, sums are rounded at random, else to nearest. Raises
-    CheckpointError where the result is not finite: a NaN or infinity in the target, or a sum beyond the range of `out`.
-    """
-    target, digest = TensorTiles(entry, reader), Digest()
-    work = _work_dtype(entry, out, stochastic_key)
-    asked = realised = 0.0
-    for start, stop in tiles(entry.size):
-        weight = target.read(start, stop)
-        parts = [(alpha, delta.read(start, stop, work)) for alpha, delta in terms]
-        change = _change(parts, work, stop - start)
-        result = _rounded_sum(weight, change, out, stochastic_key, start)
-        _correct_long(result, weight, parts)
-        if has_non_finite(result):
-            raise _not_finite(entry, weight, result, start, out)
-        if parts:
-            asked += dot(change, change)
-            realised += dot(_moved(result, weight, work), change)
-        data = result.view(np.uint8).data
-        digest.update(data)
-        sink(start * out.numpy.itemsize, data)
-    for _, delta in terms:
-        delta.close()
-    return Enhanced(digest.hexdigest(), target.sha256, asked, realised)
+    digest: bytes
+    asked: float
+    realised: float
+
+
+@dataclass(frozen=True)
+class EnhancedBlock:
+    """What became of one block."""
+
+    input_digest: bytes
+    parts: tuple[_Part, ...]
+    """One for each output."""
+    proofs: tuple[Proof, ...]
+    """One for each delta."""
+
+
+class TensorWork:
+    """One tensor of the target with the deltas that are added to it. `block` may be called by several threads, once for
+    each number below `count`; `finish` takes what it returned, in order."""
+
+    def __init__(
+        self, entry: TensorEntry, dtype: str, deltas: Sequence[DeltaBlocks], outputs: Sequence[Output],
+        reader: TensorReader, stochastic_key: int | None = None,
+    ) -> None:  # fmt: skip
+        self.entry, self.dtype = entry, dtype
+        self._deltas, self._outputs, self._reader, self._key = deltas, outputs, reader, stochastic_key
+        self.count = len(blocks(entry.size))
+
+    def block(self, number: int, scratch: Scratch) -> EnhancedBlock:
+        """Hand on `weight + sum(alpha * delta)` of one block, for every output.
+
+        Raises CheckpointError where a sum is not finite: a NaN or infinity in the target, or a sum beyond the range of
+        the output's dtype.
+        """
+        weight, digest = read_tensor_block(self.entry, number, self._reader, scratch, "target")
+        as_it_is = self.dtype == self.entry.dtype
+        if as_it_is and not self._deltas:
+            for output in self._outputs:
+                output.sink(_offset(number, self.entry), weight.view(np.uint8).data)
+            return EnhancedBlock(digest, tuple(_Part(digest, 0.0, 0.0) for _ in self._outputs), ())
+        out = FLOATS[self.dtype]
+        work = _work_dtype(self.entry, out, self._key)
+        read = [delta.read(number, work, scratch.part(i)) for i, delta in enumerate(self._deltas)]
+        parts = []
+        for output in self._outputs:
+            terms = [(alpha, delta) for alpha, delta in zip(output.alphas, read, strict=True) if alpha]
+            if as_it_is and not terms:  # alpha 0: the target's bits, whatever they are
+                parts.append(_Part(digest, 0.0, 0.0))
+                output.sink(_offset(number, self.entry), weight.view(np.uint8).data)
+                continue
+            result = scratch.array("result", len(weight), out.numpy)
+            asked, realised = self._add(weight, terms, result, number * BLOCK, scratch)
+            data = result.view(np.uint8).data
+            parts.append(_Part(block_digest(data), asked, realised))
+            output.sink(number * BLOCK * out.numpy.itemsize, data)
+        return EnhancedBlock(digest, tuple(parts), tuple(delta.proof for delta in read))
+
+    def _add(
+        self, weight: Array, terms: Sequence[tuple[float, DeltaBlock]], result: Array, start: int, scratch: Scratch
+    ) -> tuple[float, float]:
+        """Fill `result`; the sums of `Enhanced`."""
+        short = all(not delta.index.size for _, delta in terms)
+        if short and terms and self._key is None and weight.dtype == result.dtype == BF16.numpy:
+            (alpha, change) = (terms[0][0], terms[0][1].main) if len(terms) == 1 else (1.0, _total(terms, scratch))
+            asked, realised, finite = add_bfloat16(weight, change, alpha, result)
+            if finite:
+                return asked, realised
+        return self._add_any(weight, terms, result, start)
+
+    def _add_any(
+        self, weight: Array, terms: Sequence[tuple[float, DeltaBlock]], result: Array, start: int
+    ) -> tuple[float, float]:
+        """The same for every dtype and kind of rounding, a tile at a time."""
+        out = FLOATS[self.dtype]
+        work = _work_dtype(self.entry, out, self._key)
+        asked, realised = LaneSum(), LaneSum()
+        for first in range(0, len(weight), TILE):
+            tile = slice(first, first + TILE)
+            change = np.zeros(len(weight[tile]), work)
+            for alpha, delta in terms:
+                change += delta.main[tile].astype(work) * work.type(alpha)
+            result[tile] = _rounded_sum(weight[tile], change, out, self._key, start + first)
+            cut = [(alpha, _cut(delta, first, first + len(change))) for alpha, delta in terms]
+            _correct_long(result[tile], weight[tile], cut)
+            if not all_finite(result[tile]):
+                raise _not_finite(self.entry, weight[tile], result[tile], start + first, out)
+            asked.add(change, change)
+            realised.add(_moved(result[tile], weight[tile], work), change)
+        return asked.total(), realised.total()
+
+    def finish(self, found: Sequence[EnhancedBlock]) -> list[Enhanced]:
+        """What became of the tensor in each output. Raises VectorError if a delta did not match its checksum."""
+        for i, delta in enumerate(self._deltas):
+            delta.finish([block.proofs[i] for block in found])
+        before = tensor_digest(block.input_digest for block in found)
+        return [
+            Enhanced(
+                tensor_digest(block.parts[i].digest for block in found), before,
+                sum(block.parts[i].asked for block in found), sum(block.parts[i].realised for block in found),
+            )
+            for i in range(len(self._outputs))
+        ]  # fmt: skip
+
+
+def _offset(number: int, entry: TensorEntry) -> int:
+    return entry.nbytes * (number * BLOCK) // entry.size if entry.size else 0
+
+
+def _total(terms: Sequence[tuple[float, DeltaBlock]], scratch: Scratch) -> Array:
+    """The sum of alpha times delta in float32."""
+    change = scratch.array("change", len(terms[0][1].main), np.float32)
+    change[:] = 0
+    for alpha, delta in terms:
+        change += delta.main.astype(np.float32, copy=False) * np.float32(alpha)
+    return change
 
 
 def _moved(result: Array, weight: Array, work: "np.dtype[Any]") -> Array:
@@ -109,25 +191,21 @@ def _work_dtype(entry: TensorEntry, out: FloatFormat, stochastic_key: int | None
     return max(FLOATS[entry.dtype].work, out.work, key=lambda dtype: dtype.itemsize)
 
 
-def _change(parts: Sequence[tuple[float, DeltaTile]], work: "np.dtype[Any]", count: int) -> Array:
-    """The sum of alpha times delta in the dtype `work`."""
-    if not parts:
-        return np.zeros(count, work)
-    change: Array = np.multiply(parts[0][1].main, work.type(parts[0][0]))
-    for alpha, tile in parts[1:]:
-        change += tile.main * work.type(alpha)
-    return change
-
-
 def _rounded_sum(weight: Array, change: Array, out: FloatFormat, key: int | None, start: int) -> Array:
     if weight.dtype == out.numpy and not change.any():
-        return weight.copy()
+        return weight
     if key is None:
         return add(weight, change, out)
     return add_stochastically(weight, change, out, key, start)
 
 
-def _correct_long(result: Array, weight: Array, parts: Sequence[tuple[float, DeltaTile]]) -> None:
+def _cut(delta: DeltaBlock, first: int, last: int) -> DeltaBlock:
+    """The entries from `first` to `last` of a block."""
+    a, b = np.searchsorted(delta.index, [first, last])
+    return DeltaBlock(delta.main[first:last], delta.index[a:b] - first, delta.high[a:b], delta.low[a:b])
+
+
+def _correct_long(result: Array, weight: Array, parts: Sequence[tuple[float, DeltaBlock]]) -> None:
     """Put the right sums into `result` where a delta has an entry that the work dtype does not hold."""
     if not any(tile.index.size for _, tile in parts):
         return

@@ -8,18 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from reasonvec.errors import IncompatibleError
+from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.weights.alignment import DonorMatch, NameFilter, match_donors
-from reasonvec.weights.arithmetic import STEP_BINS, Difference, dot, random_words, step_histogram, stream_key, subtract
+from reasonvec.weights.arithmetic import STEP_BINS, random_words, stream_key
+from reasonvec.weights.blocks import Scratch, Workers, blocks, tensor_digest
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
-from reasonvec.weights.dtypes import EXACT_CHAIN, FLOATS
+from reasonvec.weights.dtypes import EXACT_CHAIN
 from reasonvec.weights.hub import locate_checkpoint, recorded_location
+from reasonvec.weights.kernel import Survey, survey, survey_bfloat16
 from reasonvec.weights.output import Nowhere, Staging, check_output, staged
-from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, input_identity, tool
+from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, exceeds_memory, input_identity, tool
 from reasonvec.weights.relation import Relation, relate
-from reasonvec.weights.sources import DonorTiles, TensorTiles, tiles
+from reasonvec.weights.safetensors_header import TensorEntry
+from reasonvec.weights.sources import DonorPair, Proof
+from reasonvec.weights.tensors import digest_of, read_run
 from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Vector, open_vector
-from reasonvec.weights.vector_writer import VectorWriter, write_small_tensors
+from reasonvec.weights.vector_writer import Encoded, Encoding, VectorWriter, encode, write_small_tensors
 
 Progress = Callable[[int], None]
 """Called with the number of bytes of input that were just finished."""
@@ -67,6 +71,8 @@ def extract(
     ancestor: str | Path | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    encoding: Encoding = "auto",
+    workers: int | None = None,
     resume: bool = False,
     force: bool = False,
     follow_links: bool = False,
@@ -75,6 +81,9 @@ def extract(
 ) -> Extraction:
     """Write the vector `tuned - base` to the new directory `out`.
 
+    `encoding` is how deltas are stored: `dense`, `sparse` (the changed entries alone, compressed), or `auto`, for each
+    tensor the smaller of the two. `workers` threads share the work; the bytes do not depend on their number.
+
     Each delta is exact: `base + delta` rebuilds `tuned` bit for bit (-0.0 and 0.0 count as equal) for float32,
     bfloat16 and float16 donors. Donors of different dtypes are put on the coarser grid first. With `ancestor`, also
     says how the donors descend from it.
@@ -82,6 +91,8 @@ def extract(
     Raises IncompatibleError if the donors do not fit, CheckpointError for a damaged, unsafe or non-finite donor,
     UsageError for a pattern in `only` or `skip` that matches nothing, OutputError if `out` cannot be written.
     """
+    if encoding not in ("auto", "dense", "sparse"):
+        raise UsageError(f"encoding is auto, dense or sparse, not {encoding!r}.")
     where = {"offline": offline, "follow_links": follow_links}
     tuned_checkpoint, base_checkpoint = locate_checkpoint(tuned, **where), locate_checkpoint(base, **where)
     ancestor_checkpoint = locate_checkpoint(ancestor, **where) if ancestor is not None else None
@@ -94,25 +105,30 @@ def extract(
     if not match.computed:
         raise IncompatibleError(f"{tuned} and {base} have no floating-point tensor in common; there is no difference.")
     identity = input_identity(inputs)
-    plan = {"operation": "extract", "tool": tool(), "inputs": identity, "only": list(only), "skip": list(skip)}
+    plan = {"operation": "extract", "tool": tool(), "inputs": identity, "only": list(only), "skip": list(skip),
+            "encoding": encoding}  # fmt: skip
     shapes = {name: base_checkpoint.tensors[name].shape for name in match.computed}
-    # float32 is what most deltas of bfloat16 donors need; a few may turn out wider
-    needed = sum(4 * base_checkpoint.tensors[name].size for name in shapes)
+    needed = _least_bytes(base_checkpoint, shapes, encoding)
     relation = None
     if ancestor_checkpoint:
         untied = [name for name in shapes if name not in match.tied]
         relation = relate(tuned=tuned_checkpoint, base=base_checkpoint, ancestor=ancestor_checkpoint, names=untied)
-    with staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging, tensor_reader() as reader:
-        writer = VectorWriter(staging, shapes)
+    with (
+        staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging,
+        tensor_reader(drop_behind=exceeds_memory(inputs)) as reader,
+        Workers(workers) as pool,
+    ):
+        writer = VectorWriter(staging, shapes, encoding)
         for name in shapes:
             if name not in staging.finished:
-                record = _Tensor(name, tuned_checkpoint, base_checkpoint, match.computed[name], reader).write(writer)
-                staging.finish(name, record, 4 * base_checkpoint.tensors[name].size)
+                donors = (tuned_checkpoint.tensors[name], base_checkpoint.tensors[name])
+                record = _Tensor(*donors, match.computed[name], reader, pool).write(writer)
+                staging.finish(name, record, record["nbytes"])
             progress(tuned_checkpoint.tensors[name].nbytes + base_checkpoint.tensors[name].nbytes)
         writer.finish_files()
         _write_donor(staging, base_checkpoint, shapes, reader)
         document = _document(
-            staging.finished, writer, match, tuned_checkpoint, base_checkpoint, names, relation, reader
+            staging.finished, writer, match, tuned_checkpoint, base_checkpoint, names, relation, encoding, reader
         )
         check_unchanged(inputs, identity)
         # written last: its presence means that the vector is whole
@@ -121,38 +137,64 @@ def extract(
     return Extraction(vector, relation, _warnings(vector, tuned_checkpoint, base_checkpoint, relation))
 
 
+def _least_bytes(base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], encoding: Encoding) -> int:
+    """What the vector will take, as far as it can be told before the donors are read."""
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    small = sum((base.path / name).stat().st_size for name in base.small_files())
+    small += sum(2 * min(size, SAMPLE_BLOCKS * SAMPLE_ENTRIES) for size in sizes)
+    if encoding == "dense":  # float32 is what most deltas of bfloat16 donors need; a few may turn out wider
+        return small + sum(4 * size for size in sizes)
+    return small + sum(68 * len(blocks(size)) for size in sizes)
+
+
 class _Tensor:
     """The difference of one tensor, and what is counted on the way."""
 
-    def __init__(self, name: str, tuned: Checkpoint, base: Checkpoint, grid: str, reader: TensorReader) -> None:
-        self._name, self._grid, self._reader = name, grid, reader
-        self._tuned, self._base = tuned.tensors[name], base.tensors[name]
+    def __init__(self, tuned: TensorEntry, base: TensorEntry, grid: str, reader: TensorReader, pool: Workers) -> None:
+        self._chain, self._pool = EXACT_CHAIN[grid], pool
+        self._pair, self._size = DonorPair(tuned, base, grid, reader), base.size
+        self._counts: list[_Counts] = []
 
     def write(self, writer: VectorWriter) -> dict[str, Any]:
         """Write the delta; the record that the journal keeps."""
-        written = writer.write(self._name, EXACT_CHAIN[self._grid], self._differences)
-        tuned_digest, base_digest = self._pair.digests
+        written = writer.write(self._chain, self._encoded)
+        tuned_digest, base_digest = (tensor_digest(counts.proof[role] for counts in self._counts) for role in (0, 1))
         return {
-            **written.to_json(), "changed": self._changed, "steps": self._steps.tolist(),
-            "norm": math.sqrt(self._squares), "base_norm": math.sqrt(self._base_squares),
-            "rounding": self._pair.rounding, "tuned_sha256": tuned_digest, "base_sha256": base_digest,
+            **written.to_json(), "changed": sum(counts.survey.changed for counts in self._counts),
+            "steps": np.sum([counts.survey.steps for counts in self._counts], axis=0).tolist(),
+            "norm": math.sqrt(sum(counts.survey.squares for counts in self._counts)),
+            "base_norm": math.sqrt(sum(counts.survey.base_squares for counts in self._counts)),
+            "rounding": sum(counts.rounding for counts in self._counts),
+            "tuned_digest": tuned_digest, "base_digest": base_digest,
         }  # fmt: skip
 
-    def _differences(self) -> Iterator[tuple[int, int, Difference]]:
-        self._pair = DonorTiles(self._tuned, self._base, self._grid, self._reader)
-        self._changed, self._squares, self._base_squares = 0, 0.0, 0.0
-        self._steps = np.zeros(len(STEP_BINS), np.int64)
-        for start, stop in tiles(self._base.size):
-            tuned, base = self._pair.read(start, stop)
-            difference = subtract(tuned, base)
-            index = difference.index
-            self._changed += index.size
-            self._steps += step_histogram(tuned[index], base[index])
-            self._steps[0] += (stop - start) - index.size
-            self._squares += float(np.add.reduce(difference.high * difference.high))
-            wide = base.astype(FLOATS[self._grid].work)
-            self._base_squares += dot(wide, wide)
-            yield start, stop, difference
+    def _encoded(self, kind: str) -> Iterator[Encoded]:
+        self._counts = []
+        numbers = range(len(blocks(self._size)))
+        for encoded, counts in self._pool.map(lambda number, scratch: self._block(number, kind, scratch), numbers):
+            self._counts.append(counts)
+            yield encoded
+
+    def _block(self, number: int, kind: str, scratch: Scratch) -> tuple[Encoded, "_Counts"]:
+        pair = self._pair.read(number, scratch)
+        count = len(pair.tuned)
+        if pair.short is not None:
+            encoded = encode(pair.short, count, kind, self._chain, scratch)
+            return encoded, _Counts(survey_bfloat16(pair.tuned, pair.base, pair.short), pair.proof, pair.rounding)
+        difference = pair.long
+        encoded = encode(difference, count, kind, self._chain, scratch)
+        high = np.zeros(count)
+        high[difference.index] = difference.high
+        return encoded, _Counts(survey(pair.tuned, pair.base, high), pair.proof, pair.rounding)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Of one block."""
+
+    survey: Survey
+    proof: Proof
+    rounding: float
 
 
 def _write_donor(staging: Staging, base: Checkpoint, names: Mapping[str, Any], reader: TensorReader) -> None:
@@ -166,15 +208,16 @@ def sample(checkpoint: Checkpoint, name: str, reader: TensorReader) -> "np.ndarr
     """Some entries of a tensor, the same for every checkpoint: all of a small one, else `SAMPLE_BLOCKS` runs of
     `SAMPLE_ENTRIES` entries from places that only the name and size decide."""
     entry = checkpoint.tensors[name]
-    tensor = TensorTiles(entry, reader)
     if entry.size <= SAMPLE_BLOCKS * SAMPLE_ENTRIES:
-        return tensor.read(0, entry.size)
+        return read_run(entry, 0, entry.size, reader)
     words = random_words(stream_key(0, "sample", name), 0, SAMPLE_BLOCKS)
     starts = np.sort(words % np.uint64(entry.size - SAMPLE_ENTRIES + 1))
-    return np.concatenate([tensor.read(int(start), int(start) + SAMPLE_ENTRIES) for start in starts])
+    return np.concatenate([read_run(entry, int(start), int(start) + SAMPLE_ENTRIES, reader) for start in starts])
 
 
-def recompute_document(vector: Vector, *, offline: bool, follow_links: bool, progress: Progress) -> dict[str, Any]:
+def recompute_document(
+    vector: Vector, *, offline: bool, follow_links: bool, progress: Progress, pool: Workers
+) -> dict[str, Any]:
     """Extract a vector again from the donors at the places that it names, write nothing, and return what vector.json
     would say. Raises CheckpointError or IncompatibleError where they are gone or no longer fit."""
 
@@ -190,13 +233,14 @@ def recompute_document(vector: Vector, *, offline: bool, follow_links: bool, pro
         ancestor = locate_checkpoint(str(vector.document["relation"].get("ancestor")), offline=offline)
         relation = relate(tuned=tuned, base=base, ancestor=ancestor, names=[n for n in shapes if n not in match.tied])
     nowhere = Nowhere()
-    writer = VectorWriter(nowhere, shapes)
-    with tensor_reader() as reader:
+    encoding = vector.document["options"]["encoding"]
+    writer = VectorWriter(nowhere, shapes, encoding)
+    with tensor_reader(drop_behind=exceeds_memory([tuned, base])) as reader:
         for name in shapes:
-            record = _Tensor(name, tuned, base, match.computed[name], reader).write(writer)
-            nowhere.finish(name, record, 0)
+            entries = (tuned.tensors[name], base.tensors[name])
+            nowhere.finish(name, _Tensor(*entries, match.computed[name], reader, pool).write(writer), 0)
             progress(tuned.tensors[name].nbytes + base.tensors[name].nbytes)
-        return _document(nowhere.finished, writer, match, tuned, base, names, relation, reader)
+        return _document(nowhere.finished, writer, match, tuned, base, names, relation, encoding, reader)
 
 
 def _document(
@@ -207,12 +251,13 @@ def _document(
     base: Checkpoint,
     names: NameFilter,
     relation: Relation | None,
+    encoding: Encoding,
     reader: TensorReader,
 ) -> dict[str, Any]:
     """What vector.json says, but for the list of files."""
-    carried = {name: reader.sha256(base.tensors[name]) for name in match.carried}
+    carried = {name: digest_of(base.tensors[name], reader) for name in match.carried}
     donors = {
-        role: describe_checkpoint(donor, {**carried, **{name: records[name][f"{role}_sha256"] for name in records}})
+        role: describe_checkpoint(donor, {**carried, **{name: records[name][f"{role}_digest"] for name in records}})
         for role, donor in (("tuned", tuned), ("base", base))
     }
     tensors = {
@@ -227,10 +272,10 @@ def _document(
         "donors": donors, "only": list(names.only), "skip": list(names.skip), "left_out": list(match.left_out),
         "tied": dict(match.tied), "relation": relation.to_json() if relation else None,
         "carried": {
-            name: {"shape": list(base.tensors[name].shape), "dtype": base.tensors[name].dtype, "sha256": digest}
+            name: {"shape": list(base.tensors[name].shape), "dtype": base.tensors[name].dtype, "digest": digest}
             for name, digest in carried.items()
         },
-        "step_bins": list(STEP_BINS), "tensors": tensors,
+        "step_bins": list(STEP_BINS), "options": {"encoding": encoding}, "tensors": tensors,
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from reasonvec.weights.dtypes import FLOATS
 from reasonvec.weights.extraction import sample
 from reasonvec.weights.findings import Finding
 from reasonvec.weights.safetensors_header import TensorEntry, read_header
-from reasonvec.weights.sources import TensorTiles
+from reasonvec.weights.tensors import read_run
 from reasonvec.weights.vector import SAMPLE, Vector
 
 Verdict = Literal["same lineage", "probably not", "unrelated"]
@@ -135,7 +135,7 @@ def _base_sample(name: str, entries: Mapping[str, TensorEntry], reader: TensorRe
             f"{vector.path / SAMPLE} holds no sample of {name!r}, which the vector changes. The vector is damaged; "
             f"extract it again."
         )
-    return TensorTiles(entries[name], reader).read(0, entries[name].size).astype(np.float64)
+    return read_run(entries[name], 0, entries[name].size, reader).astype(np.float64)
 
 
 def _fits(entry: TensorEntry | None, shape: tuple[int, ...]) -> bool:

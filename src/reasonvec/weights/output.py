@@ -14,7 +14,9 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from typing import Any
 from reasonvec.errors import OutputError
 from reasonvec.weights.files import open_regular
 
-COMMIT_BYTES = 256 << 20
-"""A killed run redoes at most this much, or one tensor if that is larger."""
+COMMIT_BYTES = 64 << 20
+"""So much is finished between one commit and the next. A killed run redoes what was finished since the last commit that
+was on the disk, at most two of these, and the tensor that was being written."""
 
 _MARKS = ("vector.json", "reasonvec.json")
 _RENAME_EXCHANGE = 2
@@ -31,9 +34,13 @@ _AT_FDCWD = -100
 
 
 class Staging:
-    """The directory under construction. `staged` makes it, publishes it on success and clears up after a failure."""
+    """The directory under construction. `staged` makes it, publishes it on success and clears up after a failure.
 
-    def __init__(self, out: Path, plan: Mapping[str, Any]) -> None:
+    `write` may be called by several threads; all else is for the one that made it. Data and journal go to the disk on a
+    thread of their own, while the next data is computed.
+    """
+
+    def __init__(self, out: Path, plan: Mapping[str, Any], *, drop_behind: bool = False) -> None:
         self.out = out
         self.root = out.parent / f".{out.name}.reasonvec-partial"
         self.output = self.root / "output"
@@ -41,9 +48,12 @@ class Staging:
         self.finished: dict[str, Any] = {}
         """What the journal says is finished: unit name -> the record given to `finish`."""
         self.committed = False
+        self._drop_behind = drop_behind
         self._pending: list[str] = []
         self._pending_bytes = 0
         self._files: dict[str, int] = {}
+        self._syncing: deque[Future[None]] = deque()
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")  # starts no thread before it is used
         self._lock = -1
 
     def file(self, name: str, size: int | None = None) -> int:
@@ -79,6 +89,7 @@ class Staging:
 
     def remove(self, name: str) -> None:
         """Drop an output file."""
+        self.settle()
         if name in self._files:
             os.close(self._files.pop(name))
         (self.output / name).unlink(missing_ok=True)
@@ -86,30 +97,55 @@ class Staging:
     def complete(self, name: str) -> None:
         """Put an output file on the disk and close it: nothing more will be written to it."""
         if name in self._files:
-            os.fsync(self._files[name])
-            os.close(self._files.pop(name))
+            self._later(self._sync_and_close, self._files.pop(name))
 
     def finish(self, unit: str, record: Any, nbytes: int) -> None:
-        """Note that `unit`, `nbytes` of data, is written; now and then put data and journal on the disk."""
+        """Note that `unit`, `nbytes` of data, is written; now and then begin to put data and journal on the disk."""
         self.finished[unit] = record
         self._pending.append(json.dumps([unit, record]))
         self._pending_bytes += nbytes
         if self._pending_bytes >= COMMIT_BYTES:
-            self.commit()
+            self._begin_commit()
 
-    def commit(self) -> None:
-        """Put everything finished on the disk: first the data, then the journal lines that speak of it."""
-        for descriptor in self._files.values():
+    def _begin_commit(self) -> None:
+        while self._syncing and (len(self._syncing) > 1 or self._syncing[0].done()):
+            self._syncing.popleft().result()  # where the disk is slower than the arithmetic, one waits for it here
+        lines, self._pending, self._pending_bytes = self._pending, [], 0
+        self._later(self._commit, list(self._files.values()), lines)
+
+    def _later(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Do something on the disk's thread, in the order of the calls."""
+        self._syncing.append(self._disk.submit(work, *arguments))
+
+    def _commit(self, descriptors: Sequence[int], lines: Sequence[str]) -> None:
+        """First the data, then the journal lines that speak of it."""
+        for descriptor in descriptors:
             os.fsync(descriptor)
-        if not self._pending:
+            if self._drop_behind:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if not lines:
             return
         with (self.root / "journal.jsonl").open("a") as journal:
-            journal.write("".join(f"{line}\n" for line in self._pending))
+            journal.write("".join(f"{line}\n" for line in lines))
             journal.flush()
             os.fsync(journal.fileno())
-        self._pending.clear()
-        self._pending_bytes = 0
         self.committed = True
+
+    def _sync_and_close(self, descriptor: int) -> None:
+        try:
+            self._commit([descriptor], [])
+        finally:
+            os.close(descriptor)
+
+    def settle(self) -> None:
+        """Wait until nothing is under way on the disk's thread. Raises what went wrong there."""
+        while self._syncing:
+            self._syncing.popleft().result()
+
+    def commit(self) -> None:
+        """Put everything finished on the disk."""
+        self._begin_commit()
+        self.settle()
 
     def begin(self, *, resume: bool, restart: bool) -> None:
         """Take the lock; continue from the journal of an earlier run, or start empty."""
@@ -178,6 +214,7 @@ class Staging:
 
     def close_files(self) -> None:
         """Close the output files."""
+        self._disk.shutdown(wait=True)
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
@@ -209,19 +246,24 @@ class Nowhere(Staging):
         """Keep the record."""
         self.finished[unit] = record
 
+    def remove(self, name: str) -> None:
+        """There is nothing to drop."""
+
 
 @contextmanager
 def staged(
-    out: Path, *, plan: Mapping[str, Any], needed: int, resume: bool = False, force: bool = False
-) -> Iterator[Staging]:
+    out: Path, *, plan: Mapping[str, Any], needed: int, resume: bool = False, force: bool = False,
+    drop_behind: bool = False,
+) -> Iterator[Staging]:  # fmt: skip
     """A `Staging` for `out`, published when the block ends and never when it raises.
 
     `plan` says what is made of what, for `resume`; `needed` is the bytes that will be written, held against the free
-    space first. Raises OutputError before anything is made if `out` exists (unless `force`), cannot be written or
-    would not fit. If writing fails with some of it on the disk already, that is kept for `--resume`, else removed.
+    space first; with `drop_behind` what was written leaves the page cache. Raises OutputError before anything is made
+    if `out` exists (unless `force`), cannot be written or would not fit. If writing fails with some of it on the disk
+    already, that is kept for `--resume`, else removed.
     """
     check_output(out, force=force)
-    staging = Staging(out, plan)
+    staging = Staging(out, plan, drop_behind=drop_behind)
     try:
         staging.begin(resume=resume, restart=force and not resume)
     except OSError as error:
@@ -231,7 +273,7 @@ def staged(
         staging.release()
         raise
     try:
-        _check_space(staging, needed)
+        check_space([staging], needed)
         yield staging
         staging.publish(force)
     except OSError as error:
@@ -272,14 +314,19 @@ def check_output(out: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> No
         )
 
 
-def _check_space(staging: Staging, needed: int) -> None:
-    done = sum(p.stat().st_blocks * 512 for p in staging.output.rglob("*") if p.is_file())
-    free = shutil.disk_usage(staging.root).free
-    if free < needed - done:
-        raise OutputError(
-            f"{staging.out} needs {(needed - done) / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free. Nothing "
-            f"was written. Make room, or choose an --out on another disk."
-        )
+def check_space(stagings: Sequence[Staging], needed: int) -> None:
+    """Raise OutputError unless there is room for `needed` bytes in each of them, what they already have included."""
+    missing: dict[int, int] = {}
+    for staging in stagings:
+        done = sum(p.stat().st_blocks * 512 for p in staging.output.rglob("*") if p.is_file())
+        device = staging.root.stat().st_dev
+        missing[device] = missing.get(device, 0) + max(0, needed - done)
+        free = shutil.disk_usage(staging.root).free
+        if free < missing[device]:
+            raise OutputError(
+                f"{staging.out} needs {missing[device] / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free. "
+                f"Nothing was written. Make room, or choose an --out on another disk."
+            )
 
 
 def _write_error(out: Path, error: OSError, kept: Path | None = None) -> OutputError:

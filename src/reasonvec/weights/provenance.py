@@ -1,6 +1,7 @@
 """Who made this of what: fingerprints of inputs, and that they stayed the same while they were read."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +26,7 @@ def tool() -> dict[str, str]:
 
 
 def fingerprint(digests: Iterable[tuple[TensorEntry, str]]) -> str:
-    """One SHA-256 for a set of tensors: over a line `name dtype shape sha256` for each, in the order of their names.
+    """One SHA-256 for a set of tensors: over a line `name dtype shape digest` for each, in the order of their names.
 
     It does not depend on how the checkpoint is cut into shards, so it tells whether two are the same model.
     """
@@ -34,9 +35,9 @@ def fingerprint(digests: Iterable[tuple[TensorEntry, str]]) -> str:
 
 
 def describe_checkpoint(checkpoint: Checkpoint, digests: Mapping[str, str]) -> dict[str, Any]:
-    """What a document says of a checkpoint: where it was, its commit, and the SHA-256 of what was read of it.
+    """What a document says of a checkpoint: where it was, its commit, and a fingerprint of what was read of it.
 
-    `digests` are those of its tensors' bytes; the fingerprint covers the tensors named there.
+    `digests` are those of its tensors (`blocks.tensor_digest`); the fingerprint covers the tensors named there.
     """
     return {
         "location": absolute(checkpoint.location),
@@ -66,6 +67,12 @@ def _file(path: Path) -> dict[str, Any]:
     if is_hub_blob(real, path.parent) and _SHA256.fullmatch(real.name):
         info["sha256"] = real.name
     return info
+
+
+def exceeds_memory(inputs: Sequence[Checkpoint | Vector]) -> bool:
+    """Whether the inputs are too large for the page cache: reading them would push out all else, for nothing."""
+    total = sum(size for size, _ in input_identity(inputs).values())
+    return total > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def input_identity(inputs: Sequence[Checkpoint | Vector]) -> dict[str, list[int]]:

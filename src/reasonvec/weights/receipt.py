@@ -9,7 +9,7 @@ from reasonvec.errors import VectorError
 from reasonvec.weights.documents import CHECKPOINT, FILES, NUMBER, read_document
 
 FORMAT = "reasonvec.receipt"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RECEIPT = "reasonvec.json"
 
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from reasonvec.errors import CheckpointError, IncompatibleError
-from reasonvec.weights.arithmetic import has_non_finite
+from reasonvec.weights.arithmetic import TILE, has_non_finite
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
 from reasonvec.weights.dtypes import FLOATS
 from reasonvec.weights.provenance import absolute
-from reasonvec.weights.sources import TensorTiles, tiles
+from reasonvec.weights.tensors import read_run
 
 Case = Literal["chained", "parallel", "from the ancestor", "unclear"]
 
@@ -104,9 +104,9 @@ def relate(*, tuned: Checkpoint, base: Checkpoint, ancestor: Checkpoint, names: 
 def _products(tuned: Checkpoint, base: Checkpoint, ancestor: Checkpoint, name: str, reader: TensorReader) -> Any:
     """The inner products vv, ss, gg, vs, vg, sg of one tensor."""
     total = np.zeros(6)
-    readers = [TensorTiles(checkpoint.tensors[name], reader) for checkpoint in (tuned, base, ancestor)]
-    for start, stop in tiles(base.tensors[name].size):
-        tiles_read = [tensor.read(start, stop) for tensor in readers]
+    entries, size = [checkpoint.tensors[name] for checkpoint in (tuned, base, ancestor)], base.tensors[name].size
+    for start in range(0, size, TILE):
+        tiles_read = [read_run(entry, start, min(start + TILE, size), reader) for entry in entries]
         if any(has_non_finite(tile) for tile in tiles_read):
             raise CheckpointError(f"{name!r} of the donors or of the ancestor {ancestor.location} holds NaN or "
                                   f"infinity. A norm with it means nothing; that checkpoint is broken.")  # fmt: skip

@@ -126,7 +126,8 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_ENTRIES
 
 
-def _is_shape(shape: object) -> bool:
+def is_shape(shape: object) -> bool:
+    """Whether this is a list of counts whose product a file could hold."""
     return (
         isinstance(shape, list)
         and len(shape) <= MAX_RANK
@@ -149,7 +150,7 @@ def _entry(path: Path, name: str, info: Any, start: int, size: int) -> TensorEnt
             f"{path}: {name!r} has the dtype {repr(dtype)[:80]}, which is none of the safetensors format's "
             f"({', '.join(BITS_PER_ENTRY)})."
         )
-    if not _is_shape(shape):
+    if not is_shape(shape):
         raise CheckpointError(f"{path}: {name!r} has the shape {repr(shape)[:80]}, which is not a list of at most "
                               f"{MAX_RANK} counts.")  # fmt: skip
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(n) for n in offsets):

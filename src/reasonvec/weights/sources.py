@@ -1,8 +1,8 @@
-"""Where deltas come from, one tile at a time: a vector on disk, or two donors subtracted on the way. Both give the same
-numbers for the same donors, so that `transfer` writes the bytes that `extract` and `apply` would.
+"""Where deltas come from, one block at a time: a vector on disk, or two donors subtracted on the way. Both give the
+same numbers for the same donors, so that `transfer` writes the bytes that `extract` and `apply` would.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,60 +10,44 @@ import numpy as np
 
 from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.alignment import DonorMatch, Form
-from reasonvec.weights.arithmetic import TILE, Doubles, Indices, first_non_finite, has_non_finite, subtract
+from reasonvec.weights.arithmetic import Difference, Doubles, Indices, first_non_finite, subtract
+from reasonvec.weights.blocks import BLOCK, Scratch, blocks, tensor_digest
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader
-from reasonvec.weights.digest import Digest
-from reasonvec.weights.dtypes import FLOATS, STORED, Array
+from reasonvec.weights.dtypes import FLOATS, Array
+from reasonvec.weights.kernel import BF16, all_finite, subtract_bfloat16
 from reasonvec.weights.safetensors_header import TensorEntry
-from reasonvec.weights.vector import Vector
+from reasonvec.weights.sparse import read_block, read_layout
+from reasonvec.weights.tensors import read_tensor_block
+from reasonvec.weights.vector import Delta, Vector
 
 _NO_INDEX: Indices = np.empty(0, np.int64)
 _NO_VALUES: Doubles = np.empty(0, np.float64)
 
+Proof = tuple[bytes, ...]
+"""The digests of what was read for one block."""
+
 
 @dataclass(frozen=True)
-class DeltaTile:
-    """A run of entries of one delta: `main` in the work dtype, and the few entries that do not fit it exactly."""
+class DeltaBlock:
+    """A run of entries of one delta: `main`, and the few entries that do not fit its dtype exactly."""
 
     main: Array
+    """bfloat16 where that is how it is stored, else the work dtype. Valid until the thread reads its next block."""
     index: Indices = field(default_factory=lambda: _NO_INDEX)
-    """Which entries of the tile `main` holds only nearly; their exact value is `high + low`."""
+    """Which entries of the block `main` holds only nearly; their exact value is `high + low`."""
     high: Doubles = field(default_factory=lambda: _NO_VALUES)
     low: Doubles = field(default_factory=lambda: _NO_VALUES)
+    proof: Proof = ()
 
 
-class TensorTiles:
-    """One tensor of a file, read in order a tile at a time, with the SHA-256 of what was read."""
+class DeltaBlocks(Protocol):
+    """One delta, whose blocks can be read in any order by several threads."""
 
-    def __init__(self, entry: TensorEntry, reader: TensorReader) -> None:
-        self.entry = entry
-        self._reader = reader
-        self._digest = Digest()
-        self._itemsize = entry.nbytes // entry.size if entry.size else 1
-        dtype = FLOATS[entry.dtype].numpy if entry.dtype in FLOATS else STORED.get(entry.dtype)
-        self._dtype = dtype or np.dtype(np.uint8)
+    def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
+        """Block `number` for sums in the dtype `work`. Raises where a donor is not finite or a block is damaged."""
 
-    def read(self, start: int, stop: int) -> Array:
-        """The entries from `start` to `stop`, a writable array of its own."""
-        raw = np.empty((stop - start) * self._itemsize, np.uint8)
-        self._reader.read_into(self.entry, start * self._itemsize, raw.data)
-        self._digest.update(raw.data)
-        return raw.view(self._dtype)
-
-    @property
-    def sha256(self) -> str:
-        """Of all that was read so far, hexadecimal."""
-        return self._digest.hexdigest()
-
-
-class DeltaTiles(Protocol):
-    """One delta, read in order."""
-
-    def read(self, start: int, stop: int, work: "np.dtype[Any]") -> DeltaTile:
-        """The entries from `start` to `stop` in the dtype `work`. Raises where a donor is not finite."""
-
-    def close(self) -> None:
-        """Called after the last entry was read. Raises VectorError if the data did not match its checksum."""
+    def finish(self, proofs: Sequence[Proof]) -> None:
+        """Called with the proofs of all blocks, in order. Raises VectorError if the data did not match its checksum."""
 
 
 class DeltaSource(Protocol):
@@ -89,13 +73,8 @@ class DeltaSource(Protocol):
     def location(self) -> str:
         """For messages."""
 
-    def open(self, name: str, reader: TensorReader) -> DeltaTiles:
-        """Begin to read the delta `name`."""
-
-
-def tiles(size: int) -> list[tuple[int, int]]:
-    """The runs of at most `TILE` entries that a tensor of `size` entries is computed in."""
-    return [(start, min(start + TILE, size)) for start in range(0, size, TILE)]
+    def blocks(self, name: str, reader: TensorReader) -> DeltaBlocks:
+        """The delta `name`, to be read."""
 
 
 class StoredDeltas:
@@ -107,42 +86,104 @@ class StoredDeltas:
         self.carried = {name: (tuple(c["shape"]), str(c["dtype"])) for name, c in vector.carried.items()}
         self.left_out, self.tied, self.location = vector.left_out, vector.tied, vector.location
 
-    def open(self, name: str, reader: TensorReader) -> "_StoredDelta":
-        """Begin to read the delta `name`."""
-        return _StoredDelta(self.vector, name, reader)
+    def blocks(self, name: str, reader: TensorReader) -> "_Stored":
+        """The delta `name`, to be read."""
+        delta = self.vector.deltas[name]
+        return (_Sparse if delta.encoding == "sparse" else _Dense)(self.vector, delta, reader)
+
+    def open(self, name: str, reader: TensorReader) -> "InOrder":
+        """The delta `name`, to be read from its beginning to its end in runs of any length."""
+        return InOrder(self.blocks(name, reader), self.vector.deltas[name].size)
 
 
-class _StoredDelta:
-    def __init__(self, vector: Vector, name: str, reader: TensorReader) -> None:
-        self._delta = vector.deltas[name]
-        self._tiles = TensorTiles(self._delta.entry, reader)
-        self._where, self._rest = vector.residuals.get(name, (_NO_INDEX, _NO_VALUES))
+class _Stored:
+    def __init__(self, vector: Vector, delta: Delta, reader: TensorReader) -> None:
+        self._vector, self._delta, self._reader = vector, delta, reader
 
-    def read(self, start: int, stop: int, work: "np.dtype[Any]") -> DeltaTile:
-        stored = self._tiles.read(start, stop)
-        if stored.dtype != np.float64:
-            if has_non_finite(stored):
-                raise self._not_finite()
-            return DeltaTile(stored.astype(work, copy=False))
-        if not np.isfinite(stored).all():
-            raise self._not_finite()
-        main = _shortened(stored, work)
-        first, last = np.searchsorted(self._where, [start, stop])
-        low = np.zeros(stop - start)
-        low[self._where[first:last] - start] = self._rest[first:last]
-        index = np.flatnonzero((main != stored) | (low != 0))
-        return DeltaTile(main, index, stored[index], low[index])
-
-    def _not_finite(self) -> VectorError:
-        return VectorError(f"{self._delta.entry.path}: {self._delta.name!r} holds NaN or infinity, which no difference "
-                           f"of finite donors has. The vector was made by something else or damaged.")  # fmt: skip
-
-    def close(self) -> None:
-        if self._tiles.sha256 != self._delta.sha256:
+    def finish(self, proofs: Sequence[Proof]) -> None:
+        if tensor_digest(proof for (proof,) in proofs) != self._delta.digest:
             raise VectorError(
                 f"{self._delta.entry.path}: the data of {self._delta.name!r} does not match its checksum in "
                 f"vector.json. The vector was damaged after it was made; copy or extract it again."
             )
+
+    def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
+        raise NotImplementedError
+
+
+class _Dense(_Stored):
+    def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
+        stored, digest = read_tensor_block(self._delta.entry, number, self._reader, scratch, "delta")
+        if not all_finite(stored):
+            raise VectorError(
+                f"{self._delta.entry.path}: {self._delta.name!r} holds NaN or infinity, which no difference of finite "
+                f"donors has. The vector was made by something else or damaged."
+            )
+        if stored.dtype != np.float64:
+            main = stored if stored.dtype == BF16.numpy else stored.astype(work, copy=False)
+            return DeltaBlock(main, proof=(digest,))
+        main = _shortened(stored, work)
+        where, rest = self._vector.residuals.get(self._delta.name, (_NO_INDEX, _NO_VALUES))
+        start = number * BLOCK
+        first, last = np.searchsorted(where, [start, start + len(stored)])
+        low = np.zeros(len(stored))
+        low[where[first:last] - start] = rest[first:last]
+        index = np.flatnonzero((main != stored) | (low != 0))
+        return DeltaBlock(main, index, stored[index], low[index], (digest,))
+
+
+class _Sparse(_Stored):
+    def __init__(self, vector: Vector, delta: Delta, reader: TensorReader) -> None:
+        super().__init__(vector, delta, reader)
+        self._layout = read_layout(delta.entry, delta.size, reader)
+
+    def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
+        main, index, wide, digest = read_block(
+            self._delta.entry, self._layout, number, self._delta.size, self._reader, scratch
+        )
+        main = main.astype(work, copy=False)
+        high, low = wide[:, 0], wide[:, 1]
+        main[index] = _shortened(high, work)
+        long = (main[index] != high) | (low != 0)
+        return DeltaBlock(main, index[long], high[long], low[long], (digest,))
+
+
+class InOrder:
+    """One delta read from its beginning to its end in runs of any length, by one thread."""
+
+    def __init__(self, deltas: DeltaBlocks, size: int) -> None:
+        self._deltas, self._blocks = deltas, blocks(size)
+        self._scratch, self._proofs = Scratch(), list[Proof]()
+        self._block, self._begin = DeltaBlock(np.empty(0, np.float32)), 0
+
+    def read(self, start: int, stop: int, work: "np.dtype[Any]") -> DeltaBlock:
+        """The entries from `start`, which is where the last call stopped, to `stop`; `main` is an array of its own."""
+        main = np.empty(stop - start, work)
+        found: list[tuple[Indices, Doubles, Doubles]] = []
+        at = start
+        while at < stop:
+            if at >= self._begin + len(self._block.main):
+                self._next(work)
+            first, last = at - self._begin, min(stop - self._begin, len(self._block.main))
+            main[at - start : at - start + last - first] = self._block.main[first:last]
+            a, b = np.searchsorted(self._block.index, [first, last])
+            found.append((self._block.index[a:b] + (self._begin - start), self._block.high[a:b], self._block.low[a:b]))
+            at = self._begin + last
+        if not found:
+            return DeltaBlock(main)
+        index, high, low = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return DeltaBlock(main, index, high, low)
+
+    def _next(self, work: "np.dtype[Any]") -> None:
+        number = len(self._proofs)
+        self._block, self._begin = self._deltas.read(number, work, self._scratch), self._blocks[number][0]
+        self._proofs.append(self._block.proof)
+
+    def close(self) -> None:
+        """Called after the last entry was read. Raises VectorError if the data did not match its checksum."""
+        if not len(self._proofs):  # an empty tensor has one empty block
+            self._next(np.dtype(np.float32))
+        self._deltas.finish(self._proofs)
 
 
 def _shortened(values: Doubles, work: "np.dtype[Any]") -> Array:
@@ -162,66 +203,90 @@ class DonorDeltas:
         self.left_out, self.tied = frozenset(match.left_out), match.tied
         self.location = f"{tuned.location} − {base.location}"
         self.digests: dict[str, tuple[str, str]] = {}
-        """Tensor name -> the SHA-256 of its bytes in tuned and in base, once it was read."""
+        """Tensor name -> the digests of it in tuned and in base, once it was read."""
 
-    def open(self, name: str, reader: TensorReader) -> "_DonorDelta":
-        """Begin to read the delta `name`."""
+    def blocks(self, name: str, reader: TensorReader) -> "_DonorDelta":
+        """The delta `name`, to be read."""
         return _DonorDelta(self, name, reader)
 
 
 class _DonorDelta:
     def __init__(self, donors: DonorDeltas, name: str, reader: TensorReader) -> None:
         self._donors, self._name = donors, name
-        self._pair = DonorTiles(donors.tuned.tensors[name], donors.base.tensors[name], donors.grid[name], reader)
+        self._pair = DonorPair(donors.tuned.tensors[name], donors.base.tensors[name], donors.grid[name], reader)
 
-    def read(self, start: int, stop: int, work: "np.dtype[Any]") -> DeltaTile:
-        tuned, base = self._pair.read(start, stop)
-        difference = subtract(tuned, base)
-        main = np.zeros(stop - start, work)
+    def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
+        pair = self._pair.read(number, scratch)
+        if pair.short is not None:
+            return DeltaBlock(pair.short.astype(work, copy=False), proof=pair.proof)
+        difference = pair.long
+        main = np.zeros(len(pair.tuned), work)
         main[difference.index] = _shortened(difference.high, work)
         long = np.flatnonzero((main[difference.index] != difference.high) | (difference.low != 0))
-        return DeltaTile(main, difference.index[long], difference.high[long], difference.low[long])
+        return DeltaBlock(main, difference.index[long], difference.high[long], difference.low[long], pair.proof)
 
-    def close(self) -> None:
-        self._donors.digests[self._name] = self._pair.digests
+    def finish(self, proofs: Sequence[Proof]) -> None:
+        tuned, base = (tensor_digest(proof[role] for proof in proofs) for role in (0, 1))
+        self._donors.digests[self._name] = (tuned, base)
 
 
-class DonorTiles:
+@dataclass(frozen=True)
+class PairBlock:
+    """The same block of two donors, on one grid, and their difference. Valid until the thread reads its next."""
+
+    tuned: Array
+    base: Array
+    short: Array | None
+    """The difference in float32, where that is exact in all entries; else None."""
+    proof: Proof
+    """Digests of what was read of tuned and of base."""
+    rounding: float
+    """Sum of squares of what putting the donors on one grid has changed; 0 for donors of one dtype."""
+
+    @property
+    def long(self) -> Difference:
+        """The difference, exact whatever the exponents."""
+        return subtract(self.tuned, self.base)
+
+
+class DonorPair:
     """The same tensor of two donors, read together and put on the coarser of their two grids."""
 
     def __init__(self, tuned: TensorEntry, base: TensorEntry, grid: str, reader: TensorReader) -> None:
-        self._tuned, self._base = TensorTiles(tuned, reader), TensorTiles(base, reader)
+        self._tuned, self._base, self._reader = tuned, base, reader
         self._grid = FLOATS[grid]
-        self.rounding = 0.0
-        """Sum of squares of what putting the donors on one grid has changed so far; 0 for donors of one dtype."""
 
-    def read(self, start: int, stop: int) -> tuple[Array, Array]:
-        """The entries from `start` to `stop` of tuned and of base. Raises CheckpointError for NaN and infinity."""
-        return self._on_grid("tuned", self._tuned, start, stop), self._on_grid("base", self._base, start, stop)
+    def read(self, number: int, scratch: Scratch) -> PairBlock:
+        """Block `number` of tuned and base. Raises CheckpointError for NaN and infinity."""
+        read = [
+            (role, entry, *read_tensor_block(entry, number, self._reader, scratch, role))
+            for role, entry in (("tuned", self._tuned), ("base", self._base))
+        ]
+        proof = tuple(digest for _, _, _, digest in read)
+        if self._tuned.dtype == self._base.dtype == "BF16":
+            tuned, base = (values for _, _, values, _ in read)
+            short = scratch.array("difference", len(tuned), np.float32)
+            if subtract_bfloat16(tuned, base, short):
+                return PairBlock(tuned, base, short, proof, 0.0)
+        (tuned, a), (base, b) = (self._on_grid(role, entry, values, number) for role, entry, values, _ in read)
+        return PairBlock(tuned, base, None, proof, a + b)
 
-    def _on_grid(self, role: str, tensor: TensorTiles, start: int, stop: int) -> Array:
-        values = tensor.read(start, stop)
-        if has_non_finite(values):
+    def _on_grid(self, role: str, entry: TensorEntry, values: Array, number: int) -> tuple[Array, float]:
+        if not all_finite(values):
             bad = first_non_finite(values)
             raise CheckpointError(
-                f"{tensor.entry.path}: {tensor.entry.name!r} of the {role} donor holds "
-                f"{float(values[bad])} at entry {start + bad}. A difference with NaN or infinity means nothing and "
-                f"would spoil every model it is added to; the donor is broken."
+                f"{entry.path}: {entry.name!r} of the {role} donor holds {float(values[bad])} at entry "
+                f"{number * BLOCK + bad}. A difference with NaN or infinity means nothing and would spoil every model "
+                f"it is added to; the donor is broken."
             )
         if values.dtype == self._grid.numpy:
-            return values
+            return values, 0.0
         with np.errstate(over="ignore"):
             rounded = values.astype(self._grid.numpy)
-        if has_non_finite(rounded):
+        if not all_finite(rounded):
             raise CheckpointError(
-                f"{tensor.entry.path}: {tensor.entry.name!r} of the {role} donor holds a value beyond the range of "
+                f"{entry.path}: {entry.name!r} of the {role} donor holds a value beyond the range of "
                 f"{self._grid.name}, in which the other donor is stored. Save both donors in one dtype."
             )
         error = values.astype(np.float64) - rounded.astype(np.float64)
-        self.rounding += float(np.add.reduce(error * error))
-        return rounded
-
-    @property
-    def digests(self) -> tuple[str, str]:
-        """SHA-256 of what was read of tuned and of base."""
-        return self._tuned.sha256, self._base.sha256
+        return rounded, float(np.add.reduce(error * error))

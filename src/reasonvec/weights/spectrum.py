@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from reasonvec.weights.arithmetic import stream_key
 from reasonvec.weights.checkpoint import TensorReader
-from reasonvec.weights.dtypes import STORED, Array
+from reasonvec.weights.dtypes import Array
 from reasonvec.weights.sources import StoredDeltas
 from reasonvec.weights.vector import Delta
 
@@ -67,8 +67,8 @@ def top_energy(deltas: StoredDeltas, delta: Delta, reader: TensorReader, *, seed
     if stack.columns <= EXACT_COLUMNS:
         basis = None
     else:
-        basis = _krylov_basis(delta, stack, reader, stream_key(seed, "spectrum", delta.name))
-    gram, total = _measure(_checked_blocks(deltas, delta, stack, reader), stack, basis)
+        basis = _krylov_basis(deltas, delta, stack, reader, stream_key(seed, "spectrum", delta.name))
+    gram, total = _measure(_blocks(deltas, delta, stack, reader), stack, basis)
     values = np.linalg.eigvalsh(gram)[:, ::-1].clip(min=0)
     return {rank: min(1.0, float(values[:, :rank].sum() / total)) for rank in RANKS} if total else None
 
@@ -91,18 +91,8 @@ def _scaled(values: Array, delta: Delta, stack: Stack) -> Floats:
     return rows
 
 
-def _blocks(delta: Delta, stack: Stack, reader: TensorReader) -> Iterator[tuple[int, Floats]]:
-    """Runs of rows, not held against the checksum: the pass that measures does that."""
-    dtype = STORED[delta.entry.dtype]
-    for number, start, stop in _rows(stack):
-        raw = np.empty((stop - start) * dtype.itemsize, np.uint8)
-        reader.read_into(delta.entry, start * dtype.itemsize, raw.data)
-        yield number, _scaled(raw.view(dtype), delta, stack)
-
-
-def _checked_blocks(
-    deltas: StoredDeltas, delta: Delta, stack: Stack, reader: TensorReader
-) -> Iterator[tuple[int, Floats]]:
+def _blocks(deltas: StoredDeltas, delta: Delta, stack: Stack, reader: TensorReader) -> Iterator[tuple[int, Floats]]:
+    """Runs of rows."""
     source = deltas.open(delta.name, reader)
     work = np.dtype(np.float64 if delta.entry.dtype == "F64" else np.float32)
     for number, start, stop in _rows(stack):
@@ -110,11 +100,11 @@ def _checked_blocks(
     source.close()
 
 
-def _krylov_basis(delta: Delta, stack: Stack, reader: TensorReader, key: int) -> Floats:
+def _krylov_basis(deltas: StoredDeltas, delta: Delta, stack: Stack, reader: TensorReader, key: int) -> Floats:
     """For each matrix an orthonormal basis of (A'A) X, (A'A)^2 X, ... for a random X."""
     block, iterates = _start(stack, key), []
     for _ in range(ITERATIONS):
-        block = _iterate(_blocks(delta, stack, reader), block)
+        block = _iterate(_blocks(deltas, delta, stack, reader), block)
         iterates.append(block)
     joined = np.concatenate(iterates, axis=2)[:, :, : stack.columns]
     return np.stack([np.linalg.qr(matrix)[0] for matrix in joined])

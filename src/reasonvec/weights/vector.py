@@ -3,6 +3,7 @@
 Reading only; `extract` writes vectors of donors, `controls` writes the random ones, both through `write_document`.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
 from reasonvec.weights.files import check_inside, sha256_of
-from reasonvec.weights.safetensors_header import TensorEntry, read_header
+from reasonvec.weights.safetensors_header import TensorEntry, is_shape, read_header
 
 FORMAT = "reasonvec.vector"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DOCUMENT = "vector.json"
 RESIDUAL = Path("residual") / "residual.safetensors"
 DONOR = Path("donor")
@@ -36,9 +37,13 @@ class Delta:
     shape: tuple[int, ...]
     checkpoint_dtype: str
     """The donors' common dtype: BF16, F16 or F32."""
+    encoding: str
+    """`dense`: the differences themselves, in the narrowest dtype that holds every entry exactly. `sparse`: the changed
+    entries alone, compressed."""
     entry: TensorEntry
-    """Where the difference lies, in the narrowest dtype that holds every entry of it exactly."""
-    sha256: str
+    """Where it lies; the shape of a sparse delta's entry is its number of bytes."""
+    digest: str
+    """`blocks.tensor_digest` of the blocks as `encoding` has them."""
     changed: int
     """Entries that differ between the donors."""
     norm: float
@@ -46,12 +51,17 @@ class Delta:
     steps: tuple[int, ...]
     """How many entries moved by how many units in the last place; the bins are `arithmetic.STEP_BINS`."""
     residual: int
-    """Entries whose difference needs more than a float64; their rest is in residual.safetensors."""
+    """Entries of a dense delta that need more than a float64; their rest is in residual.safetensors."""
 
     @property
     def size(self) -> int:
         """Number of entries."""
-        return self.entry.size
+        return math.prod(self.shape)
+
+    @property
+    def stored(self) -> str:
+        """How it is stored, in a word: a dtype, or "sparse"."""
+        return self.entry.dtype if self.encoding == "dense" else self.encoding
 
 
 @dataclass(frozen=True)
@@ -153,10 +163,11 @@ def open_vector(path: Path, *, location: str | None = None, revision: str | None
 
 _FORM = {
     "format": str, "donors": {"tuned": CHECKPOINT, "base": CHECKPOINT}, "only": [str], "skip": [str],
-    "left_out": [str], "tied": {str: str}, "files": FILES, "relation": dict | None, "step_bins": [str],
-    "carried": {str: {"shape": [int], "dtype": str, "sha256": str}},
+    "left_out": [str], "tied": {str: str}, "files": FILES, "options": {"encoding": str},
+    "relation": dict | None, "step_bins": [str],
+    "carried": {str: {"shape": [int], "dtype": str, "digest": str}},
     "tensors": {str: {
-        "shape": [int], "dtype": str, "encoding": str, "file": str, "sha256": str, "residual": int,
+        "shape": [int], "dtype": str, "encoding": str, "file": str, "digest": str, "residual": int,
         "checkpoint_dtype": str, "changed": int, "norm": NORM, "base_norm": NORM, "rounding": NORM,
         "steps": [int],
     }},
@@ -182,17 +193,28 @@ def _deltas(root: Path, document: Mapping[str, Any]) -> dict[str, Delta]:
                 raise VectorError(f"{root / DOCUMENT} puts {name!r} in {info['file']!r}, which it does not list.")
             headers[info["file"]] = read_header(root / info["file"])[0]
         entry = headers[info["file"]].get(name)
-        if entry is None or list(entry.shape) != info["shape"] or entry.dtype != info["dtype"]:
-            raise VectorError(f"{root / info['file']} does not hold {name!r} as {info['dtype']} of shape "
-                              f"{info['shape']}, as vector.json says. Extract the vector again.")  # fmt: skip
-        if info["encoding"] != "dense" or entry.dtype not in STORED or info["checkpoint_dtype"] not in EXACT_CHAIN:
-            raise VectorError(f"{root / DOCUMENT} encodes {name!r} as {info['encoding']!r} {entry.dtype} of "
-                              f"{info['checkpoint_dtype']}, which this version cannot read.")  # fmt: skip
+        _check_encoding(root, name, info)
+        dense = info["encoding"] == "dense"
+        if entry is None or entry.dtype != info["dtype"] or (dense and list(entry.shape) != info["shape"]):
+            raise VectorError(f"{root / info['file']} does not hold {name!r} as {info['encoding']} {info['dtype']} of "
+                              f"shape {info['shape']}, as vector.json says. Extract the vector again.")  # fmt: skip
         if len(info["steps"]) != len(STEP_BINS):
             raise VectorError(f"{root / DOCUMENT}: {name!r} has {len(info['steps'])} counts of steps, not "
                               f"{len(STEP_BINS)}. The vector is damaged; extract it again.")  # fmt: skip
         deltas[name] = Delta(
-            name, tuple(entry.shape), info["checkpoint_dtype"], entry, info["sha256"], info["changed"],
-            float(info["norm"]), float(info["base_norm"]), tuple(info["steps"]), info["residual"],
+            name, tuple(info["shape"]), info["checkpoint_dtype"], info["encoding"], entry, info["digest"],
+            info["changed"], float(info["norm"]), float(info["base_norm"]), tuple(info["steps"]), info["residual"],
         )  # fmt: skip
     return deltas
+
+
+def _check_encoding(root: Path, name: str, info: Mapping[str, Any]) -> None:
+    """Raise VectorError for a delta that is stored in a way that this version does not read."""
+    dtypes = {"dense": STORED, "sparse": ("U8",)}.get(info["encoding"], ())
+    if info["dtype"] not in dtypes or info["checkpoint_dtype"] not in EXACT_CHAIN:
+        raise VectorError(f"{root / DOCUMENT} encodes {name!r} as {info['encoding']!r} {info['dtype']} of "
+                          f"{info['checkpoint_dtype']}, which this version cannot read.")  # fmt: skip
+    if not is_shape(info["shape"]):
+        raise VectorError(f"{root / DOCUMENT} gives {name!r} the shape {info['shape']}, which no tensor has.")
+    if info["encoding"] == "sparse" and info["residual"]:
+        raise VectorError(f"{root / DOCUMENT}: {name!r} is sparse and yet has a residual; the vector is damaged.")

@@ -1,20 +1,27 @@
 """`verify`: recompute what a vector or an enhanced checkpoint says of itself, and compare it bit for bit."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reasonvec.errors import CheckpointError, IncompatibleError, VectorError, VerificationError
-from reasonvec.weights.application import Job, Options, plan_apply, plan_transfer
-from reasonvec.weights.checkpoint import INDEX, open_checkpoint, tensor_reader
+from reasonvec.weights.application import plan_apply, plan_transfer
+from reasonvec.weights.blocks import Scratch, Workers, blocks, tensor_digest
+from reasonvec.weights.checkpoint import INDEX, TensorReader, open_checkpoint, tensor_reader
 from reasonvec.weights.documents import first_difference
 from reasonvec.weights.extraction import recompute_document
 from reasonvec.weights.files import check_inside, sha256_of
 from reasonvec.weights.hub import recorded_location
-from reasonvec.weights.provenance import fingerprint
+from reasonvec.weights.job import Job, Options
+from reasonvec.weights.provenance import exceeds_memory, fingerprint
 from reasonvec.weights.receipt import RECEIPT, read_receipt
+from reasonvec.weights.safetensors_header import TensorEntry
+from reasonvec.weights.sources import DeltaBlocks, Proof, StoredDeltas
+from reasonvec.weights.tensors import read_tensor_block
 from reasonvec.weights.vector import DOCUMENT, Vector, open_vector
 
 Progress = Callable[[int], None]
@@ -40,6 +47,7 @@ def verify(
     path: str | Path,
     *,
     checksums_only: bool = False,
+    workers: int | None = None,
     offline: bool = False,
     follow_links: bool = False,
     progress: Progress = lambda nbytes: None,
@@ -52,19 +60,20 @@ def verify(
     """
     path = Path(path)
     where = {"offline": offline, "follow_links": follow_links}
-    if (path / DOCUMENT).is_file():
-        vector = open_vector(path)
-        _check_files(path, vector.document["files"], DOCUMENT)
-        _check_deltas(vector)
+    with Workers(workers) as pool:
+        if (path / DOCUMENT).is_file():
+            vector = open_vector(path)
+            _check_files(path, vector.document["files"], DOCUMENT)
+            _check_deltas(vector, pool)
+            if not checksums_only:
+                _recompute_vector(vector, pool, progress=progress, **where)
+            return Verification(path, "vector", len(vector.deltas), not checksums_only)
+        receipt = read_receipt(path)
+        _check_files(path, receipt["files"], RECEIPT)
+        _check_tensors(path, receipt, pool)
         if not checksums_only:
-            _recompute_vector(vector, progress=progress, **where)
-        return Verification(path, "vector", len(vector.deltas), not checksums_only)
-    receipt = read_receipt(path)
-    _check_files(path, receipt["files"], RECEIPT)
-    _check_tensors(path, receipt)
-    if not checksums_only:
-        _recompute_checkpoint(path, receipt, progress=progress, **where)
-    return Verification(path, "enhanced checkpoint", len(receipt["tensors"]), not checksums_only)
+            _recompute_checkpoint(path, receipt, pool, progress=progress, **where)
+        return Verification(path, "enhanced checkpoint", len(receipt["tensors"]), not checksums_only)
 
 
 def _check_files(path: Path, files: Mapping[str, Mapping[str, Any]], document: str) -> None:
@@ -92,29 +101,54 @@ def _check_files(path: Path, files: Mapping[str, Mapping[str, Any]], document: s
             )
 
 
-def _check_tensors(path: Path, receipt: Mapping[str, Any]) -> None:
+def _check_tensors(path: Path, receipt: Mapping[str, Any], pool: Workers) -> None:
     """Names, dtypes, shapes and data of the output against the receipt."""
     checkpoint = open_checkpoint(path)
     if odd := sorted(checkpoint.tensors.keys() ^ receipt["tensors"].keys()):
         raise VerificationError(f"{path}: the tensors are not those of the receipt; {odd[0]} is in one of them only.")
     digests = {}
-    with tensor_reader() as reader:
-        for name, entry in checkpoint.tensors.items():
-            digests[name] = reader.sha256(entry)
-            if digests[name] != receipt["tensors"][name]:
-                raise VerificationError(f"{entry.path}: {name!r} does not match its checksum in the receipt. It was "
-                                        f"changed after it was written.")  # fmt: skip
+    with tensor_reader(drop_behind=exceeds_memory([checkpoint])) as reader:
+        for entry, digest in _digests(checkpoint.tensors.values(), reader, pool):
+            digests[entry.name] = digest
+            if digest != receipt["tensors"][entry.name]:
+                raise VerificationError(f"{entry.path}: {entry.name!r} does not match its checksum in the receipt. It "
+                                        f"was changed after it was written.")  # fmt: skip
     if fingerprint((checkpoint.tensors[name], digest) for name, digest in digests.items()) != receipt["fingerprint"]:
         raise VerificationError(f"{path}: the data is that of the receipt, but a dtype or shape in the headers is not. "
                                 f"The weights would be read as other numbers; it was changed since.")  # fmt: skip
 
 
-def _check_deltas(vector: Vector) -> None:
-    with tensor_reader() as reader:
-        for delta in vector.deltas.values():
-            if reader.sha256(delta.entry) != delta.sha256:
-                raise VerificationError(f"{delta.entry.path}: the data of {delta.name!r} does not match its checksum "
-                                        f"in vector.json. It was damaged after it was made.")  # fmt: skip
+def _digests(entries: Iterable[TensorEntry], reader: TensorReader, pool: Workers) -> Iterator[tuple[TensorEntry, str]]:
+    """Every tensor with its digest."""
+
+    def one(task: tuple[TensorEntry, int], scratch: Scratch) -> tuple[TensorEntry, bytes]:
+        return task[0], read_tensor_block(*task, reader, scratch, "digest")[1]
+
+    found: list[bytes] = []
+    tasks = ((each, number) for each in entries for number in range(len(blocks(each.size))))
+    for entry, digest in pool.map(one, tasks):
+        found.append(digest)
+        if len(found) == len(blocks(entry.size)):
+            yield entry, tensor_digest(found)
+            found = []
+
+
+def _check_deltas(vector: Vector, pool: Workers) -> None:
+    """Every block of every delta against its checksum, and the deltas against the document."""
+    source = StoredDeltas(vector)
+    try:
+        with tensor_reader(drop_behind=exceeds_memory([vector])) as reader:
+            for name, delta in vector.deltas.items():
+                stored = source.blocks(name, reader)
+                tasks = ((stored, number) for number in range(len(blocks(delta.size))))
+                stored.finish(list(pool.map(_proof, tasks)))
+    except VectorError as error:
+        raise VerificationError(str(error)) from error
+
+
+def _proof(task: tuple[DeltaBlocks, int], scratch: Scratch) -> Proof:
+    delta, number = task
+    return delta.read(number, np.dtype(np.float32), scratch).proof
 
 
 _NOT_COMPUTED = ("sha256", "files", "tool")
@@ -130,7 +164,7 @@ def _compare(path: Path, document: Mapping[str, Any], computed: Mapping[str, Any
         )
 
 
-def _recompute_vector(vector: Vector, *, offline: bool, follow_links: bool, progress: Progress) -> None:
+def _recompute_vector(vector: Vector, pool: Workers, *, offline: bool, follow_links: bool, progress: Progress) -> None:
     if "control" in vector.document:
         raise VerificationError(f"{vector.path} holds random numbers, a control; its checksums hold. Use "
                                 f"--checksums-only, or make it again from its seed to compare.")  # fmt: skip
@@ -138,7 +172,7 @@ def _recompute_vector(vector: Vector, *, offline: bool, follow_links: bool, prog
         raise VerificationError(f"{vector.path} was imported from an adapter and has no tuned donor; its checksums "
                                 f"hold. Use --checksums-only, or import it again and compare the two.")  # fmt: skip
     try:
-        computed = recompute_document(vector, offline=offline, follow_links=follow_links, progress=progress)
+        computed = recompute_document(vector, offline=offline, follow_links=follow_links, progress=progress, pool=pool)
     except (CheckpointError, IncompatibleError) as error:
         raise _unavailable(vector.path, error) from error
     _compare(vector.path, vector.document, computed)
@@ -150,10 +184,11 @@ def _job(receipt: Mapping[str, Any], *, offline: bool, follow_links: bool) -> Jo
     target = recorded_location(receipt["target"])
     if receipt["operation"] == "transfer":
         tuned, base = recorded_location(receipt["tuned"]), recorded_location(receipt["base"])
-        return plan_transfer(tuned=tuned, base=base, target=target, alpha=receipt["alpha"], options=options,
+        return plan_transfer(tuned=tuned, base=base, target=target, alphas=[receipt["alpha"]], options=options,
                              offline=offline, follow_links=follow_links)  # fmt: skip
     vectors = [(recorded_location(vector), vector["alpha"]) for vector in receipt["vectors"]]
-    return plan_apply(vectors=vectors, target=target, options=options, offline=offline, follow_links=follow_links)
+    return plan_apply(vectors=vectors, alphas=[1.0], target=target, options=options, offline=offline,
+                      follow_links=follow_links)  # fmt: skip
 
 
 def _unavailable(path: Path, error: Exception) -> VerificationError:
@@ -164,19 +199,20 @@ def _unavailable(path: Path, error: Exception) -> VerificationError:
 
 
 def _recompute_checkpoint(
-    path: Path, receipt: Mapping[str, Any], *, offline: bool, follow_links: bool, progress: Progress
+    path: Path, receipt: Mapping[str, Any], pool: Workers, *, offline: bool, follow_links: bool, progress: Progress
 ) -> None:
     try:
         job = _job(receipt, offline=offline, follow_links=follow_links)
     except (CheckpointError, VectorError, IncompatibleError) as error:
         raise _unavailable(path, error) from error
     records = {}
-    with tensor_reader() as reader:
-        for name, entry in job.target.tensors.items():
-            # the SHA-256 of what is computed is compared with the one that the file was just held against
-            records[name] = job.record(name, reader, lambda offset, data: None)
-            progress(entry.nbytes)
-    _compare(path, receipt, job.claims(job.shards(), records))
+    with tensor_reader(drop_behind=exceeds_memory(job.inputs)) as reader:
+        works = ((name, job.work(name, reader, [lambda offset, data: None])) for name in job.target.tensors)
+        for name, (record,) in job.stream(works, pool):
+            # the digest of what is computed is compared with the one that the file was just held against
+            records[name] = record
+            progress(job.target.tensors[name].nbytes)
+    _compare(path, receipt, job.claims(job.settings[0], job.shards(), records))
     _compare_small_files(path, receipt["files"], job)
 
 

@@ -1,0 +1,226 @@
+"""The inner loops: compiled where the package was built with a C compiler, else the NumPy that is written here. Both
+give the same bits, sums included; `tests/weights/test_kernel.py` holds them together.
+"""
+
+import importlib
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonvec.weights.arithmetic import (
+    STEP_BINS,
+    Doubles,
+    Indices,
+    LaneSum,
+    add,
+    has_non_finite,
+    step_histogram,
+)
+from reasonvec.weights.dtypes import FLOATS, Array
+
+
+def _load() -> Any:
+    if os.environ.get("REASONVEC_KERNEL") == "numpy":
+        return None
+    try:
+        return importlib.import_module("reasonvec.weights._kernel")
+    except ImportError:  # built where there was no compiler
+        return None
+
+
+compiled = _load()
+"""The compiled loops, or None."""
+
+BF16 = FLOATS["BF16"]
+PALETTE = 254
+"""The most frequent values of a block that get a symbol of one byte."""
+LITERAL, WIDE = 254, 255
+"""Symbols: a value that follows as float32, and one that follows as two float64."""
+SKIP = 255
+"""A gap byte that is not the last one of its gap."""
+_NOT_FINITE, _INEXACT = 3, 4
+
+
+def add_bfloat16(weight: Array, delta: Array, alpha: float, out: Array) -> tuple[float, float, bool]:
+    """`out = weight + alpha * delta` in float32, rounded once, for bfloat16 `weight` and `out` and a `delta` of
+    bfloat16 or float32, all of one length.
+
+    Also the sums <d, d> and <out - weight, d> with d = alpha * delta, and whether every sum was finite (if not, `out`
+    is not to be used). An entry whose d is zero keeps its bits.
+    """
+    if compiled:
+        result: tuple[float, float, bool] = compiled.add(_bits(weight), _bits(delta), alpha, _bits(out))
+        return result
+    return _add_bfloat16(weight, delta, alpha, out)
+
+
+def _add_bfloat16(weight: Array, delta: Array, alpha: float, out: Array) -> tuple[float, float, bool]:
+    asked, realised, finite = LaneSum(), LaneSum(), True
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for start in range(0, len(weight), _TILE):
+            part = slice(start, start + _TILE)
+            change = delta[part].astype(np.float32) * np.float32(alpha)
+            out[part] = add(weight[part], change, BF16)
+            moved = out[part].astype(np.float32) - weight[part].astype(np.float32)
+            asked.add(change, change)
+            realised.add(moved, change)
+            finite = finite and not has_non_finite(out[part])
+    return asked.total(), realised.total(), finite
+
+
+_TILE = 1 << 14
+
+
+def subtract_bfloat16(tuned: Array, base: Array, out: Array) -> bool:
+    """`out = tuned - base` in float32, +0.0 where they are equal. False where `out` is not to be used: an entry is not
+    finite, or a difference does not fit float32."""
+    if compiled:
+        return int(compiled.subtract(_bits(tuned), _bits(base), out)) == 0
+    return _subtract_bfloat16(tuned, base, out)
+
+
+def _subtract_bfloat16(tuned: Array, base: Array, out: Array) -> bool:
+    if has_non_finite(tuned) or has_non_finite(base):
+        return False
+    a, b = tuned.astype(np.float64), base.astype(np.float64)
+    with np.errstate(over="ignore"):
+        np.subtract(tuned, base, out=out, dtype=np.float32, casting="unsafe")
+    out += np.float32(0)  # -0.0 becomes 0.0
+    exact = a - b
+    # float64 holds the difference of two bfloat16 numbers unless one is tiny beside the other; then `exact` is the
+    # larger of them, and so is `out`
+    lost = (exact + b != a) | (a - exact != b)
+    return not (lost.any() or (out != exact).any() or has_non_finite(out))
+
+
+class Survey(NamedTuple):
+    """What `extract` counts in a block."""
+
+    changed: int
+    squares: float
+    base_squares: float
+    steps: list[int]
+    """By the bins of `arithmetic.STEP_BINS`."""
+
+
+def survey_bfloat16(tuned: Array, base: Array, difference: Array) -> Survey:
+    """Count a block of bfloat16 donors whose `difference` is in float32."""
+    if compiled:
+        return Survey(*compiled.survey(_bits(tuned), _bits(base), difference))
+    return survey(tuned, base, difference)
+
+
+def survey(tuned: Array, base: Array, difference: Array) -> Survey:
+    """Count a block of donors of any one dtype."""
+    squares, base_squares = LaneSum(), LaneSum()
+    with np.errstate(over="ignore", under="ignore"):
+        squares.add(difference, difference)
+        base_squares.add(base, base)
+    steps = step_histogram(tuned, base) if len(tuned) else np.zeros(len(STEP_BINS), np.int64)
+    return Survey(int(steps[1:].sum()), squares.total(), base_squares.total(), steps.tolist())
+
+
+class Streams(NamedTuple):
+    """The changed entries of a block, taken apart. `sparse` says what is where."""
+
+    palette: NDArray[np.uint16]
+    gaps: NDArray[np.uint8]
+    symbols: NDArray[np.uint8]
+    literals: NDArray[np.float32]
+    wide: Doubles
+    """High and low part, one after the other, of each entry that float32 does not hold."""
+
+
+def take_apart(values: Array, scratch: Any) -> Streams:
+    """The streams of float32 `values`, none of which is wide. They are views of `scratch`."""
+    count = len(values)
+    if not compiled:
+        index = np.flatnonzero(values)
+        return take_apart_listed(index, values[index].astype(np.float64), np.zeros(index.size))
+    counts = scratch.array("palette counts", 65536, np.uint32)  # zeros at first, and left so by the kernel
+    palette = scratch.array("palette", 256, np.uint16)
+    gaps = scratch.array("gaps", count + count // SKIP + 1, np.uint8)
+    symbols, literals = scratch.array("symbols", count, np.uint8), scratch.array("literals", count, np.float32)
+    where = scratch.array("where", count + 1, np.uint32)
+    p, g, s, n = compiled.encode(values, counts, where, palette, gaps, symbols, literals)
+    return Streams(palette[:p], gaps[:g], symbols[:s], literals[:n], _NO_DOUBLES)
+
+
+_NO_DOUBLES: Doubles = np.empty(0, np.float64)
+
+
+def take_apart_listed(index: Indices, high: Doubles, low: Doubles) -> Streams:
+    """The streams of the entries at `index`, ascending, whose exact values `high + low` are not zero."""
+    with np.errstate(over="ignore", under="ignore"):
+        short = high.astype(np.float32)
+    wide = (short != high) | (low != 0)
+    words = short.view(np.uint32)
+    brief = ~wide & (words & 0xFFFF == 0)
+    patterns, times = np.unique((words[brief] >> 16).astype(np.uint16), return_counts=True)
+    palette = np.sort(patterns[np.argsort(-times, kind="stable")[:PALETTE]])
+    symbol_of = np.full(65536, LITERAL, np.uint8)
+    symbol_of[palette] = np.arange(len(palette), dtype=np.uint8)
+    symbols = np.where(brief, symbol_of[words >> 16], LITERAL).astype(np.uint8)
+    symbols[wide] = WIDE
+    return Streams(palette, _gaps(index), symbols, short[symbols == LITERAL],
+                   np.stack([high[wide], low[wide]], axis=1).reshape(-1))  # fmt: skip
+
+
+def _gaps(index: Indices) -> NDArray[np.uint8]:
+    gaps = np.diff(index, prepend=-1) - 1
+    skips = gaps // SKIP
+    result = np.full(len(index) + int(skips.sum()), SKIP, np.uint8)
+    result[np.arange(len(index)) + np.cumsum(skips)] = gaps % SKIP
+    return result
+
+
+def put_together(streams: Streams, out: Array) -> Indices | None:
+    """Fill `out`, float32, with what the streams hold; the positions of the wide entries, which are left zero. None for
+    streams that do not fit one another or the block: nothing that was taken apart gives such."""
+    if not compiled:
+        return _put_together(streams, out)
+    wide = np.empty(len(streams.wide) // 2, np.int64)
+    fits = compiled.decode(streams.gaps, streams.symbols, streams.palette, streams.literals, wide, out)
+    return wide if fits else None
+
+
+def _put_together(streams: Streams, out: Array) -> Indices | None:
+    out[:] = 0
+    ends = streams.gaps != SKIP
+    places = np.cumsum(streams.gaps, dtype=np.int64)[ends]
+    places += np.arange(len(places))
+    symbols, known = streams.symbols, min(len(streams.palette), PALETTE)
+    fits = (
+        len(places) == len(symbols)
+        and (not len(places) or int(places[-1]) < len(out))
+        and (not len(ends) or bool(ends[-1]))
+        and not ((symbols >= known) & (symbols < LITERAL)).any()
+        and int((symbols == LITERAL).sum()) == len(streams.literals)
+        and 2 * int((symbols == WIDE).sum()) == len(streams.wide)
+    )
+    if not fits:
+        return None
+    values = np.zeros(256, np.float32)
+    values[:known] = (streams.palette[:known].astype(np.uint32) << 16).view(np.float32)
+    out[places] = values[symbols]
+    out[places[symbols == LITERAL]] = streams.literals
+    wide: Indices = places[symbols == WIDE]
+    return wide
+
+
+def all_finite(values: Array) -> bool:
+    """Whether an array of any float dtype holds neither NaN nor infinity."""
+    if values.dtype == np.float64:
+        return bool(np.isfinite(values).all())
+    if not compiled:
+        return not has_non_finite(values)
+    itemsize = values.dtype.itemsize
+    mask = 0x7C00 if values.dtype == np.float16 else 0x7F80 if itemsize == 2 else 0x7F80_0000
+    return not compiled.any_all_ones(_bits(values), mask, itemsize)
+
+
+def _bits(values: Array) -> Array:
+    """The same bytes as integers: NumPy does not lend out arrays of bfloat16."""
+    return values.view(np.uint16) if values.dtype.itemsize == 2 else values
