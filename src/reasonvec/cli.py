@@ -338,6 +338,7 @@ def import_() -> None:
 @click.argument("adapter", metavar="ADAPTER")
 @click.option("--base", required=True, metavar="DIR", help="The checkpoint that the adapter was trained on.")
 @_output
+@_workers
 @_access
 @_json
 def import_lora(adapter: str, as_json: bool, **arguments: Any) -> None:

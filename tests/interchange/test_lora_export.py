@@ -214,10 +214,10 @@ def test_a_damaged_vector_is_found_and_nothing_is_left(tmp_path):
     vector = donors(tmp_path, qwen2(), matrices_only=True)
     file = max(vector.glob("vector-*.safetensors"), key=lambda path: path.stat().st_size)
     data = bytearray(file.read_bytes())
-    data[-5] ^= 1
+    data[len(data) // 2] ^= 1
     file.write_bytes(data)
     before = everything_under(tmp_path)
-    with pytest.raises(VectorError, match="does not match its checksum"):
+    with pytest.raises(VectorError, match="damaged|checksum"):
         export_lora(vector, rank=2, out=tmp_path / "adapter")
     assert everything_under(tmp_path) == before
 

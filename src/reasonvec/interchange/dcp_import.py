@@ -18,20 +18,19 @@ from reasonvec.interchange.dcp_metadata import DistributedCheckpoint, StoredTens
 from reasonvec.interchange.names import Renaming, renamings
 from reasonvec.interchange.ties import Ties
 from reasonvec.weights.alignment import Misfit, NameFilter, listing
-from reasonvec.weights.application import Shard
 from reasonvec.weights.arithmetic import has_non_finite, rounded
 from reasonvec.weights.checkpoint import INDEX, SINGLE, Checkpoint, tensor_reader
 from reasonvec.weights.documents import format_document
 from reasonvec.weights.dtypes import BITS_PER_ENTRY, FLOATS, Array, format_named
 from reasonvec.weights.hub import locate_checkpoint
+from reasonvec.weights.job import Shard
 from reasonvec.weights.output import Staging, check_output, staged
 from reasonvec.weights.provenance import absolute, check_unchanged, input_identity, tool
+from reasonvec.weights.receipt import FORMAT_VERSION, RECEIPT
 from reasonvec.weights.safetensors_header import format_header
 from reasonvec.weights.vector_writer import file_checksums
 
 FORMAT = "reasonvec.conversion"
-FORMAT_VERSION = 1
-RECEIPT = "reasonvec.json"
 
 Progress = Callable[[int], None]
 """Called with the number of bytes of weights that were just finished."""

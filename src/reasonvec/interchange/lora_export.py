@@ -23,14 +23,13 @@ from reasonvec.weights.hub import is_hub_id, locate_vector
 from reasonvec.weights.modules import kind_of
 from reasonvec.weights.output import Staging, check_output, staged
 from reasonvec.weights.provenance import absolute, check_unchanged, input_identity, tool
+from reasonvec.weights.receipt import FORMAT_VERSION, RECEIPT
 from reasonvec.weights.safetensors_header import format_header
 from reasonvec.weights.sources import StoredDeltas
 from reasonvec.weights.vector import Delta, Vector
 from reasonvec.weights.vector_writer import file_checksums
 
 FORMAT = "reasonvec.adapter"
-FORMAT_VERSION = 1
-RECEIPT = "reasonvec.json"
 
 Progress = Callable[[int], None]
 """Called with the number of bytes of deltas that were just factorised."""

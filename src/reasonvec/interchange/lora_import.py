@@ -18,17 +18,18 @@ from reasonvec.interchange.adapter import LoraAdapter, TensorChange, changes, op
 from reasonvec.interchange.low_rank import load_product
 from reasonvec.interchange.ties import Ties
 from reasonvec.weights.alignment import Misfit, equal_bytes, listing
-from reasonvec.weights.arithmetic import STEP_BINS, Difference, first_non_finite, has_non_finite, subtract
+from reasonvec.weights.arithmetic import STEP_BINS, Difference, LaneSum, first_non_finite, has_non_finite, subtract
+from reasonvec.weights.blocks import BLOCK, Scratch, Workers, blocks, tensor_digest
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
 from reasonvec.weights.dtypes import EXACT_CHAIN, FLOATS, Array
 from reasonvec.weights.extraction import sample
 from reasonvec.weights.hub import locate_checkpoint
 from reasonvec.weights.output import Staging, check_output, staged
-from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, input_identity, tool
+from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, exceeds_memory, input_identity, tool
 from reasonvec.weights.safetensors_header import TensorEntry
-from reasonvec.weights.sources import TensorTiles, tiles
+from reasonvec.weights.tensors import digest_of, read_tensor_block
 from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Vector, open_vector
-from reasonvec.weights.vector_writer import VectorWriter, write_small_tensors
+from reasonvec.weights.vector_writer import Encoded, VectorWriter, encode, write_small_tensors
 
 Progress = Callable[[int], None]
 """Called with the number of bytes of the base that were just finished."""
@@ -72,6 +73,7 @@ def import_lora(
     *,
     base: str | Path,
     out: str | Path,
+    workers: int | None = None,
     resume: bool = False,
     force: bool = False,
     follow_links: bool = False,
@@ -80,7 +82,9 @@ def import_lora(
 ) -> LoraImport:
     """Write the vector `(base with adapter) - base` to the new directory `out`: what peft's merge would add, unrounded.
 
-    Memory: the two factors of one matrix. Raises CheckpointError for an adapter or base that is damaged, unsafe, not
+    `workers` threads share the work; the bytes do not depend on their number. Memory: the two factors of one matrix.
+
+    Raises CheckpointError for an adapter or base that is damaged, unsafe, not
     finite, or of a kind that is no fixed difference of weights; IncompatibleError listing every tensor of the adapter
     that does not fit the base; OutputError if `out` cannot be written.
     """
@@ -94,13 +98,17 @@ def import_lora(
     floats = {name: entry for name, entry in checkpoint.tensors.items() if entry.dtype in FLOATS}
     identity = input_identity(inputs)
     plan = {"operation": "import lora", "tool": tool(), "inputs": identity}
-    needed = sum(4 * entry.size if name in planned else entry.nbytes for name, entry in floats.items())
-    with staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging, tensor_reader() as reader:
+    needed = sum(4 * floats[name].size for name, change in planned.items() if change.low_rank)
+    with (
+        staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging,
+        tensor_reader(drop_behind=exceeds_memory(inputs)) as reader,
+        Workers(workers) as pool,
+    ):
         writer = VectorWriter(staging, {name: entry.shape for name, entry in floats.items()})
         for name, entry in floats.items():
             if name not in staging.finished:
-                record = _Tensor(checkpoint, name, planned.get(name, TensorChange()), reader).write(writer)
-                staging.finish(name, record, 4 * entry.size)
+                record = _Tensor(entry, planned.get(name, TensorChange()), reader, pool).write(writer)
+                staging.finish(name, record, record["nbytes"])
             progress(entry.nbytes)
         writer.finish_files()
         _write_donor(staging, checkpoint, list(floats), reader)
@@ -173,62 +181,79 @@ def _same(first: TensorChange, second: TensorChange, reader: TensorReader) -> bo
     one, other = load_product(first.low_rank, reader), load_product(second.low_rank, reader)
     return first.low_rank.shape == second.low_rank.shape and all(
         np.array_equal(one.read(start, stop), other.read(start, stop))
-        for start, stop in tiles(math.prod(first.low_rank.shape))
+        for start, stop in blocks(math.prod(first.low_rank.shape))
     )
 
 
 class _Tensor:
     """One delta, and what is counted on the way."""
 
-    def __init__(self, base: Checkpoint, name: str, change: TensorChange, reader: TensorReader) -> None:
-        self._name, self._entry, self._change, self._reader = name, base.tensors[name], change, reader
+    def __init__(self, entry: TensorEntry, change: TensorChange, reader: TensorReader, pool: Workers) -> None:
+        self._entry, self._replaced, self._reader, self._pool = entry, change.replaced, reader, pool
         self._product = load_product(change.low_rank, reader) if change.low_rank else None
+        self._grid = self._entry.dtype
+        if self._product or (self._replaced and self._replaced.dtype != entry.dtype):
+            self._grid = "F32"  # a product has float32's numbers, whatever the base has
+        # a product is defined as float32 numbers, so that is exact
+        self._chain = ("F32",) if self._product else EXACT_CHAIN[self._grid]
+        self._counts: list[_Counts] = []
 
     def write(self, writer: VectorWriter) -> dict[str, Any]:
         """Write the delta; the record that the journal keeps."""
-        grid = self._grid()
-        chain = ("F32",) if self._product else EXACT_CHAIN[grid]
-        written = writer.write(self._name, chain, self._differences)
+        written = writer.write(self._chain, self._encoded)
         return {
-            **written.to_json(), "grid": grid, "changed": self._changed, "norm": math.sqrt(self._squares),
-            "base_norm": math.sqrt(self._base_squares), "base_sha256": self._base.sha256,
+            **written.to_json(), "grid": self._grid, "changed": sum(counts.changed for counts in self._counts),
+            "norm": math.sqrt(sum(counts.squares for counts in self._counts)),
+            "base_norm": math.sqrt(sum(counts.base_squares for counts in self._counts)),
+            "base_digest": tensor_digest(counts.digest for counts in self._counts),
         }  # fmt: skip
 
-    def _grid(self) -> str:
-        """The dtype whose numbers the delta is a difference of: a product has float32's, whatever the base has."""
-        replaced = self._change.replaced
-        if self._product or (replaced and replaced.dtype != self._entry.dtype):
-            return "F32"
-        return self._entry.dtype
+    def _encoded(self, kind: str) -> Iterator[Encoded]:
+        self._counts = []
+        numbers = range(len(blocks(self._entry.size)))
+        for encoded, counts in self._pool.map(lambda number, scratch: self._block(number, kind, scratch), numbers):
+            self._counts.append(counts)
+            yield encoded
 
-    def _differences(self) -> Iterator[tuple[int, int, Difference]]:
-        self._base = TensorTiles(self._entry, self._reader)
-        replaced = TensorTiles(self._change.replaced, self._reader) if self._change.replaced else None
-        self._changed, self._squares, self._base_squares = 0, 0.0, 0.0
-        for start, stop in tiles(self._entry.size):
-            base = _finite(self._base, start, stop)
-            new = _finite(replaced, start, stop) if replaced else None
-            difference = self._difference(base, new, start, stop)
-            self._changed += difference.index.size
-            self._squares += float(np.add.reduce(difference.high * difference.high))
-            wide = base.astype(np.float64)
-            self._base_squares += float(np.add.reduce(wide * wide))
-            yield start, stop, difference
+    def _block(self, number: int, kind: str, scratch: Scratch) -> tuple[Encoded, "_Counts"]:
+        base, digest = _finite(self._entry, number, self._reader, scratch, "base")
+        new = _finite(self._replaced, number, self._reader, scratch, "new")[0] if self._replaced else None
+        difference = self._difference(base, new, number * BLOCK)
+        counts = _Counts(difference.index.size, _squares(difference.high), _squares(base), digest)
+        return encode(difference, len(base), kind, self._chain, scratch), counts
 
-    def _difference(self, base: Array, new: Array | None, start: int, stop: int) -> Difference:
+    def _difference(self, base: Array, new: Array | None, start: int) -> Difference:
         if self._product is None:
             return _ZERO if new is None else _exact(new, base)
-        total = self._product.read(start, stop)
+        total = self._product.read(start, start + len(base))
         if new is not None:
             total += new.astype(np.float64) - base.astype(np.float64)
         with np.errstate(over="ignore", under="ignore"):
             delta = total.astype(np.float32)
         if has_non_finite(delta):
-            bad = start + first_non_finite(delta)
-            raise CheckpointError(f"{self._name!r}: the adapter's factors make {total[bad - start]:g} at entry {bad}, "
-                                  f"beyond the range of float32. The adapter is broken.")  # fmt: skip
+            bad = first_non_finite(delta)
+            raise CheckpointError(
+                f"{self._entry.name!r}: the adapter's factors make {total[bad]:g} at entry {start + bad}, beyond the "
+                f"range of float32. The adapter is broken."
+            )
         index = np.flatnonzero(delta)
         return Difference(index, delta[index].astype(np.float64), np.zeros(index.size))
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Of one block."""
+
+    changed: int
+    squares: float
+    base_squares: float
+    digest: bytes
+
+
+def _squares(values: Array) -> float:
+    total = LaneSum()
+    total.add(values, values)
+    return total.total()
 
 
 def _exact(new: Array, base: Array) -> Difference:
@@ -238,15 +263,16 @@ def _exact(new: Array, base: Array) -> Difference:
     return subtract(new.astype(np.float32), base.astype(np.float32))
 
 
-def _finite(tensor: TensorTiles, start: int, stop: int) -> Array:
-    values = tensor.read(start, stop)
+def _finite(entry: TensorEntry, number: int, reader: TensorReader, scratch: Scratch, role: str) -> tuple[Array, bytes]:
+    """A block of a tensor and its digest. Raises CheckpointError for NaN and infinity."""
+    values, digest = read_tensor_block(entry, number, reader, scratch, role)
     if has_non_finite(values):
         bad = first_non_finite(values)
         raise CheckpointError(
-            f"{tensor.entry.path}: {tensor.entry.name!r} holds {float(values[bad])} at entry {start + bad}. A "
-            f"difference with NaN or infinity means nothing and would spoil every model it is added to; it is broken."
+            f"{entry.path}: {entry.name!r} holds {float(values[bad])} at entry {number * BLOCK + bad}. A difference "
+            f"with NaN or infinity means nothing and would spoil every model it is added to; it is broken."
         )
-    return values
+    return values, digest
 
 
 def _write_donor(staging: Staging, base: Checkpoint, names: list[str], reader: TensorReader) -> None:
@@ -265,9 +291,9 @@ def _document(
     reader: TensorReader,
 ) -> dict[str, Any]:
     """What vector.json says, but for the list of files. The adapter stands where the tuned donor would."""
-    carried = {name: reader.sha256(entry) for name, entry in base.tensors.items() if name not in records}
-    adapter_digests = {name: reader.sha256(entry) for name, entry in adapter.checkpoint.tensors.items()}
-    digests = {**carried, **{name: record["base_sha256"] for name, record in records.items()}}
+    carried = {name: digest_of(entry, reader) for name, entry in base.tensors.items() if name not in records}
+    adapter_digests = {name: digest_of(entry, reader) for name, entry in adapter.checkpoint.tensors.items()}
+    digests = {**carried, **{name: record["base_digest"] for name, record in records.items()}}
     tensors = {
         name: {
             **writer.describe(name), "checkpoint_dtype": record["grid"], "rounding": 0.0,
@@ -282,8 +308,8 @@ def _document(
                    "base": describe_checkpoint(base, digests)},
         "only": [], "skip": [], "left_out": [], "tied": dict(copies), "relation": None,
         "carried": {
-            name: {"shape": list(base.tensors[name].shape), "dtype": base.tensors[name].dtype, "sha256": digest}
+            name: {"shape": list(base.tensors[name].shape), "dtype": base.tensors[name].dtype, "digest": digest}
             for name, digest in carried.items()
         },
-        "step_bins": list(STEP_BINS), "tensors": tensors,
+        "step_bins": list(STEP_BINS), "options": {"encoding": "auto"}, "tensors": tensors,
     }  # fmt: skip

@@ -14,9 +14,12 @@ from reasonvec.weights.arithmetic import first_non_finite, has_non_finite
 from reasonvec.weights.checkpoint import TensorReader
 from reasonvec.weights.dtypes import Array
 from reasonvec.weights.safetensors_header import TensorEntry
-from reasonvec.weights.sources import TensorTiles
+from reasonvec.weights.tensors import read_run
 
 Doubles = NDArray[np.float64]
+
+_STRIP = 1 << 15
+"""Entries whose float64 sum and summand (256 KiB each) stay in a second-level cache."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,23 @@ class Product:
 
     def read(self, start: int, stop: int) -> Doubles:
         """The entries from `start` to `stop` in C order, in float64, summed over the rank in ascending order."""
-        columns = self._right.shape[1]
-        first, last = start // columns, -(-stop // columns)
+        columns, result = self._right.shape[1], np.empty(stop - start)
+        height = max(1, _STRIP // columns)
+        for first in range(start // columns, -(-stop // columns), height):
+            strip = self._rows(first, min(first + height, -(-stop // columns))).reshape(-1)
+            at = first * columns
+            begin, end = max(start, at), min(stop, at + len(strip))
+            result[begin - start : end - start] = strip[begin - at : end - at]
+        return result
+
+    def _rows(self, first: int, last: int) -> Doubles:
         rows = self._left[first:last].astype(np.float64)
-        total, summand = np.zeros((last - first, columns)), np.empty((last - first, columns))
+        total, summand = np.zeros((last - first, self._right.shape[1])), np.empty((last - first, self._right.shape[1]))
         for k in range(self._right.shape[0]):
             np.multiply(rows[:, k : k + 1], self._right[k], out=summand)
             np.add(total, summand, out=total)
         total *= self._scaling
-        return total.reshape(-1)[start - first * columns : stop - first * columns]
+        return total
 
 
 def load_product(low_rank: LowRank, reader: TensorReader) -> Product:
@@ -69,7 +80,7 @@ def load_product(low_rank: LowRank, reader: TensorReader) -> Product:
 
 
 def _load(entry: TensorEntry, reader: TensorReader) -> Array:
-    values = TensorTiles(entry, reader).read(0, entry.size)
+    values = read_run(entry, 0, entry.size, reader)
     if has_non_finite(values):
         bad = first_non_finite(values)
         raise CheckpointError(
