@@ -152,6 +152,19 @@ def test_one_end_of_a_tied_embedding_is_refused(tmp_path, layout, stored):
         import_lora(adapter, base=base, out=tmp_path / "vector")
 
 
+def test_layers_that_are_copies_are_not_tied(tmp_path):
+    """As in a model that was made deeper by repeating its layers."""
+    base = write_model(tmp_path / "base", qwen2(tied=True))
+    tensors = read(base)
+    for name in [name for name in tensors if ".layers.1." in name]:
+        tensors[name] = tensors[name.replace(".layers.1.", ".layers.0.")]
+    save_file(tensors, base / "model.safetensors")
+    adapter = write_adapter(tmp_path / "adapter", base, r=4, target_modules=["q_proj"], layers_to_transform=[0])
+    imported = import_lora(adapter, base=base, out=tmp_path / "vector")
+    assert [name for name, delta in imported.vector.deltas.items() if delta.changed] == [f"{Q0[17:]}.weight"]
+    assert imported.vector.tied == {}
+
+
 def test_the_vector_is_whole_and_says_what_it_was_made_of(tmp_path):
     base = write_model(tmp_path / "base", qwen2())
     adapter = write_adapter(tmp_path / "adapter", base, **LAYOUTS["linear"])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from reasonvec.errors import VectorError
 from reasonvec.weights.arithmetic import stream_key
 from reasonvec.weights.checkpoint import TensorReader
+from reasonvec.weights.dtypes import Array
 from reasonvec.weights.sources import StoredDeltas
 
 OVERSAMPLING = 16
@@ -22,6 +23,9 @@ ITERATIONS = 3
 """Passes over the delta before the two that project and measure."""
 
 BLOCK_ENTRIES = 1 << 20
+
+_TINY = 1e-30
+"""Deltas below this are scaled in float64: their scale itself would leave the range of float32."""
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -51,20 +55,20 @@ class Rows:
         self.size = max(delta.norm / delta.size**0.5, 1e-300)
         """Root mean square of the entries."""
 
-    def blocks(self) -> Iterator[tuple[int, int, Doubles]]:
-        """Runs of rows in order: the first, the last plus one, the entries in float64."""
+    def blocks(self, work: Any = np.float64) -> Iterator[tuple[int, int, Array]]:
+        """Runs of rows in order: the first, the last plus one, the entries in the dtype `work`."""
         height = max(1, BLOCK_ENTRIES // self.columns)
         source = self._deltas.open(self._name, self._reader)
         for first in range(0, self.rows, height):
             last = min(first + height, self.rows)
-            tile = source.read(first * self.columns, last * self.columns, np.dtype(np.float64))
+            tile = source.read(first * self.columns, last * self.columns, np.dtype(work))
             yield first, last, tile.main.reshape(last - first, self.columns)
         source.close()
 
     def scaled(self) -> Iterator[Floats]:
         """The same in float32 with entries near 1: squares of tiny deltas would vanish."""
-        for _, _, block in self.blocks():
-            yield (block / self.size).astype(np.float32)
+        for _, _, block in self.blocks(np.float32 if self.size > _TINY else np.float64):
+            yield (block * (1 / self.size)).astype(np.float32, copy=False)
 
 
 def factorise(rows: Rows, rank: int, *, seed: int, name: str) -> Factors:

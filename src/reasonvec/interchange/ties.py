@@ -25,8 +25,7 @@ class Ties:
         """The stored tensor that `name` is one with; of several copies the last by name, which is the input embedding
         in most models. None for a name that is neither stored nor tied to what is."""
         if name in self._tensors:
-            copies = self._twins.of(name) if self._twins else []
-            return max(name, *copies) if copies else name
+            return max([name, *self._copies(name)])
         partner = self._partner(name)
         return self.stored(partner) if partner else None
 
@@ -37,9 +36,16 @@ class Ties:
 
     def is_tied(self, name: str) -> bool:
         """Whether a stored tensor serves as another one too."""
-        if self._twins and self._twins.of(name):
+        if self._copies(name):
             return True
         return self._may_tie and _is_end(name) and self._partner(name) is None
+
+    def _copies(self, name: str) -> list[str]:
+        """Bitwise copies among the embeddings. Layers can be copies too, of a model that was made deeper; they are not
+        tied, and train apart."""
+        if self._twins is None or not _is_end(name):
+            return []
+        return [copy for copy in self._twins.of(name) if _is_end(copy)]
 
     def _partner(self, name: str) -> str | None:
         """The only stored embedding of the other end."""
