@@ -243,6 +243,25 @@ def test_an_existing_output_is_kept_and_the_same_input_gives_the_same_bytes(tmp_
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
+def test_an_interrupted_import_goes_on(tmp_path, monkeypatch):
+    base, state = made(tmp_path)
+    directory = save(tmp_path / "dcp", state)
+    import_dcp(directory, like=base, out=tmp_path / "whole", max_shard_bytes=10_000)
+    monkeypatch.setattr("reasonvec.weights.output.COMMIT_BYTES", 1)
+    seen = []
+
+    def stop_after_ten(nbytes):
+        seen.append(nbytes)
+        if len(seen) == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_dcp(directory, like=base, out=tmp_path / "out", max_shard_bytes=10_000, progress=stop_after_ten)
+    import_dcp(directory, like=base, out=tmp_path / "out", max_shard_bytes=10_000, resume=True)
+    for file in everything_under(tmp_path / "whole"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
 # what follows is hostile or damaged
 
 

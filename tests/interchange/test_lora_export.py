@@ -188,12 +188,36 @@ def test_target_modules_choose_by_name_or_last_part(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-def test_the_base_is_named_only_where_it_is_on_the_hub(tmp_path):
+def test_the_base_is_named_only_where_it_is_on_the_hub(tmp_path, monkeypatch):
     vector = donors(tmp_path, qwen2(), matrices_only=True)
     export_lora(vector, rank=2, out=tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] is None
     assert config["r"] == config["lora_alpha"] == 2
+    monkeypatch.setattr("reasonvec.weights.hub._fetch", lambda name, offline, wanted: tmp_path / "base")
+    extract(tuned=tmp_path / "tuned", base="owner/base", out=tmp_path / "from hub")
+    export_lora(tmp_path / "from hub", rank=2, out=tmp_path / "named")
+    assert json.loads((tmp_path / "named/adapter_config.json").read_text())["base_model_name_or_path"] == "owner/base"
+
+
+def test_an_interrupted_export_goes_on(tmp_path, monkeypatch):
+    vector = donors(tmp_path, qwen2(), matrices_only=True)
+    export_lora(vector, rank=2, out=tmp_path / "whole")
+    monkeypatch.setattr("reasonvec.weights.output.COMMIT_BYTES", 1)
+    seen = []
+
+    def stop_after_five(nbytes):
+        seen.append(nbytes)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_lora(vector, rank=2, out=tmp_path / "adapter", progress=stop_after_five)
+    with pytest.raises(OutputError, match="begun with other inputs or options: rank differ"):
+        export_lora(vector, rank=3, out=tmp_path / "adapter", resume=True)
+    export_lora(vector, rank=2, out=tmp_path / "adapter", resume=True)
+    for file in everything_under(tmp_path / "whole"):
+        assert (tmp_path / "adapter" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 def test_the_same_vector_and_seed_give_the_same_bytes_and_nothing_is_overwritten(tmp_path):

@@ -221,6 +221,7 @@ def change_config(adapter, **fields):
         ({"r": "many", "lora_alpha": 0}, "lora_alpha is 0, not a positive number"),
         ({"r": 5}, r"factors of shape \(4, 32\) and \(32, 4\), expected \(5, inputs\) and \(outputs, 5\)"),
         ({"rank_pattern": {"(a*)*b": 4}}, "repeats a group, which can take for ever"),
+        ({"rank_pattern": {".*.*.*x": 4}}, "repeats more than names of modules call for"),
         ({"alpha_pattern": {"q_proj(": 4}}, "is no regular expression"),
         ({"rank_pattern": [4]}, "rank_pattern is no object"),
     ],
@@ -258,6 +259,7 @@ Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
         (CheckpointError, lambda t: t.update({f"{Q0}.lora_magnitude_vector": np.ones(32, np.float32)}), "no product"),
         (CheckpointError, lambda t: t.update({"q.lora_A.weight": np.ones((4, 3), np.float32)}), "does not begin with"),
         (CheckpointError, lambda t: t.update({f"{Q0}.lora_A.weight": np.ones((4, 32), np.int32)}), "dtype I32"),
+        (CheckpointError, lambda t: t.update({Q0 + "x" * 300: np.ones(3, np.float32)}), "longer than 256 letters"),
         (CheckpointError, lambda t: t[f"{Q0}.lora_A.weight"].__setitem__((0, 0), np.nan), "holds nan at entry 0"),
         (CheckpointError, lambda t: [t[f"{Q0}.lora_{f}.weight"].fill(3e38) for f in "AB"], "range of float32"),
         (IncompatibleError, lambda t: t.update({f"{Q0}.lora_A.weight": np.ones((4, 31), np.float32)}),
@@ -305,6 +307,16 @@ def test_an_existing_output_is_kept_and_the_same_inputs_give_the_same_bytes(pair
     import_lora(adapter, base=base, out=tmp_path / "two", workers=3)
     for file in (p for p in (tmp_path / "one").rglob("*") if p.is_file()):
         assert file.read_bytes() == (tmp_path / "two" / file.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_an_adapter_on_the_hub_is_fetched_and_its_commit_recorded(pair, tmp_path, monkeypatch):
+    base, adapter = pair
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.move(adapter, tmp_path / commit)
+    monkeypatch.setattr("reasonvec.weights.hub._fetch", lambda name, offline, wanted: tmp_path / commit)
+    import_lora("owner/adapter", base=base, out=tmp_path / "vector")
+    tuned = json.loads((tmp_path / "vector/vector.json").read_text())["donors"]["tuned"]
+    assert (tuned["location"], tuned["revision"]) == ("owner/adapter", commit)
 
 
 def test_an_interrupted_import_goes_on(pair, tmp_path, monkeypatch):

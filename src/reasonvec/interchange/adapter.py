@@ -55,8 +55,9 @@ _WHY_NOT = {
 }
 
 _QUANTIFIERS = re.compile(r"[*+{]")
-_MOST_QUANTIFIERS = 3
-_LONGEST_PATTERN = 300
+_MOST_QUANTIFIERS = 2
+_LONGEST_PATTERN, _LONGEST_NAME = 300, 256
+"""Bounds that keep matching, which takes time with the power of the quantifiers, from taking for ever."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ def _sorted_out(
         kind = next((kind for kind in _FACTORS if name.endswith(f".{kind}")), None)
         if not full.startswith(PREFIX):
             odd.append(Misfit(full, "name", f"does not begin with {PREFIX}, as peft writes names"))
+        elif len(full) > _LONGEST_NAME:
+            odd.append(Misfit(full[:40] + " ...", "name", f"longer than {_LONGEST_NAME} letters, as no module's is"))
         elif entry.dtype not in FLOATS:
             odd.append(Misfit(full, "dtype", f"dtype {entry.dtype}; only F32, BF16 and F16 are computed with"))
         elif kind:
