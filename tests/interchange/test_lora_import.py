@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -250,6 +251,15 @@ def edited(adapter, edit):
 
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def test_factors_in_bfloat16_are_taken_as_they_are(pair, tmp_path):
+    base, adapter = pair
+    edited(adapter, lambda tensors: tensors.update({n: t.astype(ml_dtypes.bfloat16) for n, t in tensors.items()}))
+    import_lora(adapter, base=base, out=tmp_path / "vector")
+    apply(vectors=[(tmp_path / "vector", 1.0)], target=base, out=tmp_path / "enhanced")
+    torch.testing.assert_close(logits(load(tmp_path / "enhanced")), logits(with_adapter(base, adapter)),
+                               rtol=0, atol=1e-5)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,10 @@ class Product:
     def read(self, start: int, stop: int) -> Doubles:
         """The entries from `start` to `stop` in C order, in float64, summed over the rank in ascending order."""
         columns, result = self._right.shape[1], np.empty(stop - start)
-        height = max(1, _STRIP // columns)
-        for first in range(start // columns, -(-stop // columns), height):
-            strip = self._rows(first, min(first + height, -(-stop // columns))).reshape(-1)
+        height = max(1, _STRIP // max(1, columns))
+        end_row = -(-stop // columns) if stop else 0
+        for first in range(start // max(1, columns), end_row, height):
+            strip = self._rows(first, min(first + height, end_row)).reshape(-1)
             at = first * columns
             begin, end = max(start, at), min(stop, at + len(strip))
             result[begin - start : end - start] = strip[begin - at : end - at]
