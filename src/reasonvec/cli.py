@@ -450,12 +450,14 @@ def _needs(extra: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _progress(verb: str) -> Iterator[Callable[[int], None]]:
     """A line on stderr that counts bytes, while it is a terminal that somebody may look at."""
+    if not sys.stderr.isatty():
+        yield lambda nbytes: None  # and the import of what draws is saved
+        return
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 
-    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn(verb), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(verb, total=None)
         yield lambda nbytes: progress.advance(task, nbytes)
 

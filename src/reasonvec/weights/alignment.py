@@ -176,42 +176,49 @@ class Twins:
 
     def __init__(self, checkpoint: Checkpoint, reader: TensorReader) -> None:
         self._tensors, self._reader = checkpoint.tensors, reader
+        # a glance at one place tells nearly all tensors apart; those that agree there get a look at three places, and
+        # only those that agree there too are read whole
+        glances: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
+        self._alike: dict[str, list[str]] = {}
+        for name, entry in self._tensors.items():
+            if len(entry.shape) >= 2 and entry.nbytes:
+                key = (entry.dtype, entry.shape, self._bytes(entry, entry.nbytes // 2, _GLANCE))
+                self._alike[name] = glances.setdefault(key, [])
+                self._alike[name].append(name)
+        self._looks: dict[str, tuple[bytes, ...] | None] = {}
         self._digests: dict[str, str] = {}
-        # a first look at three places of each; only those that agree there are read whole
-        self._alike: dict[_Look, list[str]] = {}
-        for name in sorted(self._tensors):
-            if key := self._key(name):
-                self._alike.setdefault(key, []).append(name)
 
     def of(self, name: str) -> list[str]:
         """The names of the other tensors that equal `name` bit for bit, sorted."""
-        key = self._key(name)
-        alike = self._alike[key] if key else []
-        return [o for o in alike if o != name and self._digest(o) == self._digest(name)]
+        alike = self._alike.get(name, [])
+        if len(alike) < 2 or (look := self._look(name)) is None:
+            return []
+        return sorted(o for o in alike if o != name and self._look(o) == look and self._digest(o) == self._digest(name))
+
+    def _look(self, name: str) -> tuple[bytes, ...] | None:
+        """What stands at three places; None for a matrix of one repeated value, as far as these tell."""
+        if name not in self._looks:
+            entry = self._tensors[name]
+            count = min(_LOOK, entry.nbytes)
+            places = (0, (entry.nbytes - count) // 2, entry.nbytes - count)
+            looks = tuple(self._bytes(entry, place, count) for place in places)
+            unit = max(1, BITS_PER_ENTRY[entry.dtype] // 8)
+            repeated = all(look == looks[0][:unit] * (count // unit) for look in looks)
+            self._looks[name] = None if repeated else looks
+        return self._looks[name]
 
     def _digest(self, name: str) -> str:
         if name not in self._digests:
             self._digests[name] = digest_of(self._tensors[name], self._reader)
         return self._digests[name]
 
-    def _key(self, name: str) -> "_Look | None":
-        entry = self._tensors[name]
-        if len(entry.shape) < 2 or not entry.nbytes:
-            return None
-        count = min(_LOOK, entry.nbytes)
-        looks = []
-        for start in (0, (entry.nbytes - count) // 2, entry.nbytes - count):
-            look = bytearray(count)
-            self._reader.read_into(entry, start, memoryview(look))
-            looks.append(bytes(look))
-        unit = max(1, BITS_PER_ENTRY[entry.dtype] // 8)
-        if all(look == looks[0][:unit] * (count // unit) for look in looks):
-            return None
-        return entry.dtype, entry.shape, looks[0], looks[1], looks[2]
+    def _bytes(self, entry: TensorEntry, start: int, count: int) -> bytes:
+        found = bytearray(min(count, entry.nbytes - start))
+        self._reader.read_into(entry, start, memoryview(found))
+        return bytes(found)
 
 
-_Look = tuple[str, tuple[int, ...], bytes, bytes, bytes]
-_LOOK = 4096
+_GLANCE, _LOOK = 64, 4096
 
 
 def match_target(vector: Vector, target: Checkpoint, names: NameFilter) -> tuple[dict[str, str], list[Misfit]]:

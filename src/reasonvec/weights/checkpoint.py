@@ -195,7 +195,7 @@ def _weight_map(path: Path, follow_links: bool) -> dict[str, str]:
 
 
 def _is_shard_name(name: str) -> bool:
-    return name.endswith(".safetensors") and Path(name).name == name and "\0" not in name
+    return name.endswith(".safetensors") and "/" not in name and "\0" not in name
 
 
 def _check_index(path: Path, weight_map: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> None:
