@@ -36,7 +36,7 @@ _ALLOWED = frozenset({
     )),
     f"{_DCP}.filesystem._StorageInfo", f"{_DCP}.filesystem._StoragePrefix",
     f"{_SHARDED}.TensorProperties", f"{_SHARDED}.MEM_FORMAT_ENCODING",
-    "torch._C._distributed_c10d._MEM_FORMAT_ENCODING", "torch.Size", "torch.serialization._get_layout",
+    "torch.Size", "torch.serialization._get_layout",
     "torch.device", "collections.OrderedDict", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath",
     "pathlib._local.WindowsPath", *(f"torch.{name}" for name in DTYPES), *(f"torch.{n}" for n in (
         "complex64", "complex128", "uint16", "uint32", "uint64", "float8_e4m3fnuz", "float8_e5m2fnuz",
