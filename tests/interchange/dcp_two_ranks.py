@@ -1,6 +1,6 @@
 """Run by a test: one of two processes that shard a model with FSDP2 over gloo and save it in both flavours.
 
-python dcp_two_ranks.py RANK PORT MODEL OUT
+python dcp_two_ranks.py RANK MODEL OUT
 """
 
 import os
@@ -14,10 +14,11 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.fsdp import fully_shard
 
 
-def main(rank: int, port: str, model: str, out: str) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+def main(rank: int, model: str, out: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo")
+    # they meet in a file: a port that was free a moment ago may be somebody else's now
+    torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=rank, world_size=2)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     mesh = torch.distributed.init_device_mesh("cpu", (2,))
     for layer in loaded.model.layers:
@@ -32,6 +33,7 @@ def main(rank: int, port: str, model: str, out: str) -> None:
         torch.save(full, f"{out}/expected.pt")  # read with weights_only by the test
     dcp.save(weights, storage_writer=dcp.HuggingFaceStorageWriter(f"{out}/safetensors", save_distributed=True))
     dcp.save({"model": weights, "optim": states, "step": 7}, checkpoint_id=f"{out}/distcp")
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
