@@ -159,8 +159,13 @@ def _why_no_weights(path: Path) -> str:
         )
     if (path / "adapter_model.safetensors").exists():
         return (
-            f"{path} holds a LoRA adapter, not a whole checkpoint. Merge it into its base first "
-            f"(peft: `model.merge_and_unload().save_pretrained(...)`), then name the merged directory."
+            f"{path} holds a LoRA adapter, not a whole checkpoint. Make a vector of it: reasonvec import lora {path} "
+            f"--base BASE --out VECTOR."
+        )
+    if (path / ".metadata").exists():
+        return (
+            f"{path} holds a distributed checkpoint of torch. Make an ordinary one of it: reasonvec import dcp {path} "
+            f"--like BASE --out CHECKPOINT."
         )
     if (path / "vector.json").exists():
         return f"{path} is a vector, not a checkpoint. Pass it with --vector."

@@ -169,6 +169,9 @@ def _recompute_vector(vector: Vector, pool: Workers, *, offline: bool, follow_li
     if "control" in vector.document:
         raise VerificationError(f"{vector.path} holds random numbers, a control; its checksums hold. Use "
                                 f"--checksums-only, or make it again from its seed to compare.")  # fmt: skip
+    if "imported" in vector.document:
+        raise VerificationError(f"{vector.path} was imported from an adapter and has no tuned donor; its checksums "
+                                f"hold. Use --checksums-only, or import it again and compare the two.")  # fmt: skip
     try:
         computed = recompute_document(vector, offline=offline, follow_links=follow_links, progress=progress, pool=pool)
     except (CheckpointError, IncompatibleError) as error:
