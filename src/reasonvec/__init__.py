@@ -9,6 +9,7 @@ What the commands do, as functions on paths:
 from typing import TYPE_CHECKING, Any
 
 from reasonvec.errors import (
+    BenchmarkError,
     CheckpointError,
     IncompatibleError,
     MissingExtraError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BenchmarkError",
     "CheckpointError",
     "IncompatibleError",
     "MissingExtraError",

@@ -3,6 +3,7 @@
 ReasonvecError                     exit 1
 ├── CheckpointError                a checkpoint, index, header or tensor that cannot be trusted or read
 ├── VectorError                    a vector of another format version, damaged, or not a vector
+├── BenchmarkError                 a benchmark's file, or training data, is missing, damaged or another one
 ├── OutputError                    the output exists, cannot be written, or does not fit on the disk
 ├── MissingExtraError              an optional dependency that is not installed
 ├── VerificationError              what was recomputed differs from what a receipt claims
@@ -23,6 +24,10 @@ class CheckpointError(ReasonvecError):
 
 class VectorError(ReasonvecError):
     """A vector is missing, damaged or written in a format that this version does not read."""
+
+
+class BenchmarkError(ReasonvecError):
+    """A file of problems, or of training data, is missing, damaged, or not the one that its name is pinned to."""
 
 
 class OutputError(ReasonvecError):
