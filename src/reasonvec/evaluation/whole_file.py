@@ -1,0 +1,56 @@
+"""A result in one file: written beside its place, flushed to the disk and renamed, so it is whole or not there."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from reasonvec.errors import OutputError
+
+
+def check_new(out: Path, *, force: bool) -> None:
+    """Raise OutputError unless `out` can be written: before the work, not after it."""
+    if out.is_dir():
+        raise OutputError(f"{out} is a directory; the output is one file. Name a file in it.")
+    if not force and (out.exists() or out.is_symlink()):
+        raise OutputError(f"{out} exists already. Results that were measured on it would no longer be traceable; name "
+                          f"another file, or replace it with --force.")  # fmt: skip
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent} is no directory, so {out.name} cannot be written there. Make it first.")
+
+
+def write_whole(out: Path, content: bytes, *, force: bool) -> None:
+    """Write `content` to `out` by rename; without `force` never over a file that came into being meanwhile."""
+    check_new(out, force=force)
+    descriptor, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_umask())
+        if force:
+            partial.replace(out)
+        else:
+            os.link(partial, out)  # fails where `out` exists, which a rename does not
+            partial.unlink()
+    except FileExistsError:
+        raise OutputError(f"{out} came into being while it was being made. Nothing was replaced.") from None
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}. Nothing was left there.") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+    directory = os.open(out.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
