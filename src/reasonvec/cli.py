@@ -1,7 +1,6 @@
 """The command line: parse, call one public function, print. stdout carries the result, stderr everything else."""
 
 import contextlib
-import json
 import os
 import re
 import sys
@@ -12,7 +11,9 @@ from typing import Any
 
 import click
 
+from reasonvec.benchmark_commands import overlap, perturb
 from reasonvec.errors import MissingExtraError, ReasonvecError, UsageError
+from reasonvec.streams import plain, print_json, print_next, print_text, print_warnings, progress_line
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
@@ -42,13 +43,8 @@ class _Main(click.Group):
 def _fail(error: Exception, status: int) -> None:
     if os.environ.get("REASONVEC_DEBUG"):
         traceback.print_exc()
-    click.echo(f"reasonvec: {_plain(str(error))}", err=True)
+    click.echo(f"reasonvec: {plain(str(error))}", err=True)
     raise click.exceptions.Exit(status)
-
-
-def _plain(text: str) -> str:
-    """Without what could steer a terminal: names in messages come from files that nobody vouches for."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 class _Alpha(click.ParamType):  # type: ignore[type-arg]
@@ -91,7 +87,8 @@ def main() -> None:
 
     Checkpoints are directories with safetensors weights, or Hub ids: owner/name[@revision].
 
-    Exit status: 0 done, 1 an error, 2 wrong usage, 3 the checkpoints do not fit.
+    Exit status: 0 done, 1 an error, 2 wrong usage, 3 the checkpoints do not fit, or the training data overlaps the
+    benchmark.
     """
 
 
@@ -173,16 +170,16 @@ def extract(as_json: bool, **arguments: Any) -> None:
     """Take the difference of two checkpoints: VECTOR = TUNED - BASE."""
     from reasonvec.weights import extract as run  # here for start-up time, as in every command
 
-    with _progress("extracting") as progress:
+    with progress_line("extracting") as progress:
         extraction = run(**arguments, progress=progress)
     from reasonvec import terminal
 
-    _warn(extraction.warnings)
+    print_warnings(extraction.warnings)
     if as_json:
-        _print_json(extraction.to_json())
+        print_json(extraction.to_json())
         return
-    _print(terminal.extraction(extraction))
-    _next(f"reasonvec check --vector {arguments['out']} --target TARGET",
+    print_text(terminal.extraction(extraction))
+    print_next(f"reasonvec check --vector {arguments['out']} --target TARGET",
           f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
 
 
@@ -226,20 +223,20 @@ def _enhance(run: Callable[..., Any], verb: str, as_json: bool, **arguments: Any
         dtype=arguments.pop("dtype"),
         max_shard_bytes=arguments.pop("max_shard_size"),
     )
-    with _progress(verb) as progress:
+    with progress_line(verb) as progress:
         applications = run(options=options, progress=progress, **arguments)
     for application in applications:
-        _warn(application.warnings)
+        print_warnings(application.warnings)
         if application.realised:
             click.echo(terminal.realised_line(application.realised), err=True)
     if as_json:
         found = [application.to_json() for application in applications]
-        _print_json(found[0] if len(found) == 1 else found)
+        print_json(found[0] if len(found) == 1 else found)
         return
     for application in applications:
-        _print(terminal.application(application))
+        print_text(terminal.application(application))
     if not arguments["dry_run"]:
-        _next(*(f"reasonvec verify {application.out}" for application in applications))
+        print_next(*(f"reasonvec verify {application.out}" for application in applications))
 
 
 @main.command()
@@ -256,9 +253,9 @@ def check(as_json: bool, **arguments: Any) -> None:
 
     report = run(**arguments)
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
-        _print(terminal.check_report(report))
+        print_text(terminal.check_report(report))
     if not report.fits:
         raise click.exceptions.Exit(3)
 
@@ -281,15 +278,15 @@ def inspect(vector: str, tensors: bool, plot: Path | None, as_json: bool, **argu
 
     if plot:
         check_plot_file(plot)
-    with _progress("inspecting") as progress:
+    with progress_line("inspecting") as progress:
         inspection = run(vector, **arguments, progress=progress)
     if plot:
         plot_inspection(inspection, plot)
         click.echo(f"Drew {plot}.", err=True)
     if as_json:
-        _print_json(inspection.to_json())
+        print_json(inspection.to_json())
     else:
-        _print(terminal.inspection(inspection, tensors=tensors))
+        print_text(terminal.inspection(inspection, tensors=tensors))
 
 
 @main.command()
@@ -305,9 +302,9 @@ def compare(vectors: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
         raise UsageError("compare needs at least two vectors.")
     comparison = run(vectors, **arguments)
     if as_json:
-        _print_json(comparison.to_json())
+        print_json(comparison.to_json())
     else:
-        _print(terminal.comparison(comparison))
+        print_text(terminal.comparison(comparison))
 
 
 @main.command()
@@ -321,12 +318,12 @@ def verify(path: Path, as_json: bool, **arguments: Any) -> None:
     from reasonvec import terminal
     from reasonvec.weights import verify as run
 
-    with _progress("verifying") as progress:
+    with progress_line("verifying") as progress:
         verification = run(path, **arguments, progress=progress)
     if as_json:
-        _print_json(verification.to_json())
+        print_json(verification.to_json())
     else:
-        _print(terminal.verification(verification))
+        print_text(terminal.verification(verification))
 
 
 @main.group(name="import")
@@ -346,14 +343,14 @@ def import_lora(adapter: str, as_json: bool, **arguments: Any) -> None:
     from reasonvec import terminal
     from reasonvec.interchange import import_lora as run
 
-    with _progress("importing") as progress:
+    with progress_line("importing") as progress:
         imported = run(adapter, **arguments, progress=progress)
-    _warn(imported.warnings)
+    print_warnings(imported.warnings)
     if as_json:
-        _print_json(imported.to_json())
+        print_json(imported.to_json())
         return
-    _print(terminal.lora_import(imported))
-    _next(f"reasonvec check --vector {arguments['out']} --target TARGET",
+    print_text(terminal.lora_import(imported))
+    print_next(f"reasonvec check --vector {arguments['out']} --target TARGET",
           f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
 
 
@@ -378,14 +375,14 @@ def import_dcp(directory: str, as_json: bool, **arguments: Any) -> None:
     from reasonvec import terminal
     from reasonvec.interchange import import_dcp as run
 
-    with _progress("importing") as progress:
+    with progress_line("importing") as progress:
         imported = run(directory, **arguments, progress=progress)
-    _warn(imported.warnings)
+    print_warnings(imported.warnings)
     if as_json:
-        _print_json(imported.to_json())
+        print_json(imported.to_json())
         return
-    _print(terminal.dcp_import(imported))
-    _next(f"reasonvec extract --tuned {arguments['out']} --base {arguments['like']} --out VECTOR")
+    print_text(terminal.dcp_import(imported))
+    print_next(f"reasonvec extract --tuned {arguments['out']} --base {arguments['like']} --out VECTOR")
 
 
 @main.group()
@@ -407,13 +404,13 @@ def export_lora(vector: str, as_json: bool, **arguments: Any) -> None:
     from reasonvec import terminal
     from reasonvec.interchange import export_lora as run
 
-    with _progress("factorising") as progress:
+    with progress_line("factorising") as progress:
         exported = run(vector, **arguments, progress=progress)
-    _warn(exported.warnings)
+    print_warnings(exported.warnings)
     if as_json:
-        _print_json(exported.to_json())
+        print_json(exported.to_json())
         return
-    _print(terminal.lora_export(exported))
+    print_text(terminal.lora_export(exported))
     click.echo(f'Next: peft.PeftModel.from_pretrained(model, "{arguments["out"]}")', err=True)
 
 
@@ -447,37 +444,5 @@ def _needs(extra: str) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def _progress(verb: str) -> Iterator[Callable[[int], None]]:
-    """A line on stderr that counts bytes, while it is a terminal that somebody may look at."""
-    if not sys.stderr.isatty():
-        yield lambda nbytes: None  # and the import of what draws is saved
-        return
-    from rich.console import Console
-    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
-
-    columns = (SpinnerColumn(), TextColumn(verb), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(verb, total=None)
-        yield lambda nbytes: progress.advance(task, nbytes)
-
-
-def _warn(warnings: tuple[str, ...]) -> None:
-    for warning in warnings:
-        click.echo(f"warning: {_plain(warning)}", err=True)
-
-
-def _next(*commands: str) -> None:
-    click.echo("Next: " + "\n      ".join(commands), err=True)
-
-
-def _print(renderable: Any) -> None:
-    from rich.console import Console
-
-    Console().print(renderable)
-
-
-def _print_json(document: Any) -> None:
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    # json escapes what is below a space; what else cannot be encoded or steers terminals is escaped here
-    click.echo(re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text))
+main.add_command(perturb)
+main.add_command(overlap)

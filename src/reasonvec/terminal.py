@@ -11,6 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from reasonvec.evaluation.overlap.search import HOW, Overlap
+from reasonvec.evaluation.perturbations.suite import Perturbation
 from reasonvec.interchange.dcp_import import DcpImport
 from reasonvec.interchange.lora_export import LoraExport
 from reasonvec.interchange.lora_import import LoraImport
@@ -25,6 +27,8 @@ from reasonvec.weights.verification import Verification
 
 _COLOURS = {"blocking": "bold red", "warning": "yellow", "note": "cyan"}
 _BAR = 16
+_LISTED = 20
+"""Overlapping problems that are shown by name."""
 
 
 def inspection(inspection: Inspection, *, tensors: bool = False) -> RenderableType:
@@ -153,6 +157,59 @@ def lora_export(exported: LoraExport) -> RenderableType:
         ("lost", f"{_percent(exported.lost_energy, 2)} of the vector's energy (squared norm)"),
     ]
     return Group(*parts, _facts(facts))
+
+
+def perturbation(made: Perturbation) -> RenderableType:
+    """What `perturb` made: how many problems, and for what reason the others are not among them."""
+    header = made.header
+    facts = _facts([
+        ("file", str(made.out)),
+        ("sha256", made.sha256),
+        ("operator", f"{header['operator']}, severity {header['severity']} ({header['severity_means']}), "
+                     f"seed {header['seed']}, suite version {header['suite_version']}"),
+        ("applies to", f"{header['applied']:,} of {header['problems']:,} problems ({_percent(header['share'])})"),
+    ])  # fmt: skip
+    if not header["left_out"]:
+        return facts
+    reasons = _table("left out because", "problems")
+    for reason, count in sorted(header["left_out"].items(), key=lambda one: (-one[1], one[0])):
+        reasons.add_row(Text(reason), f"{count:,}")
+    return Group(facts, reasons)
+
+
+def overlap(found: Overlap) -> RenderableType:
+    """How many problems overlap how, the surest of them by name, and where each is first."""
+    total = len(found.benchmark.problems)
+    counts = _table("question", "problems", "share")
+    meanings = ("verbatim", "but for case, spaces, punctuation", "8 words or more of it")
+    for how, meaning in zip(HOW, meanings, strict=True):
+        counts.add_row(f"{how}: {meaning}", f"{found.counts[how]:,}", _percent(found.counts[how] / total))
+    counts.add_row("any", f"{len(found.problems):,}", _percent(len(found.problems) / total), style="bold")
+    rows = sum(file["rows"] for file in found.files)
+    searched = _size(sum(file["bytes"] for file in found.files))
+    facts = [
+        ("benchmark", f"{found.benchmark.name}, {total:,} problems"),
+        ("training", f"{rows:,} rows, {searched} in {len(found.files)} file(s); {found.rows:,} rows overlap"),
+    ]
+    if found.unsearchable:
+        facts.append(("not searched", f"{len(found.unsearchable)} questions without a word"))
+    parts: list[RenderableType] = [_facts(facts), counts]
+    if found.problems:
+        parts.append(_overlapping(found))
+    return Group(*parts)
+
+
+def _overlapping(found: Overlap) -> Table:
+    surest = sorted(found.problems, key=lambda one: (HOW.index(one.how), -one.distinctive / one.runs, one.id))
+    table = _table("problem", "how", "runs found", "own", "rows", "first in")
+    for one in surest[:_LISTED]:
+        table.add_row(Text(_safe(one.id)), one.how, f"{one.found} of {one.runs}", str(one.distinctive), f"{one.rows:,}",
+                      Text(_safe(f"{one.file}:{one.line}")))  # fmt: skip
+    table.columns[5].justify, table.columns[5].no_wrap, table.columns[5].overflow = "left", False, "fold"
+    if len(surest) > _LISTED:
+        table.caption = f"{len(surest) - _LISTED:,} more; --json lists all."
+        table.caption_justify = "left"
+    return table
 
 
 def _safe(text: str) -> str:

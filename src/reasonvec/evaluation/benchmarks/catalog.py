@@ -1,4 +1,4 @@
-"""The benchmarks that are known by name: their files, each pinned by its SHA-256, where to get them, under which licence.
+"""The benchmarks known by name: their files, each pinned by its SHA-256, where to get them and under which licence.
 
 None of them is shipped. The directory given with --data holds them as docs/evaluation.md shows.
 """

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from reasonvec.errors import BenchmarkError, CheckpointError, UsageError
 from reasonvec.evaluation.benchmarks.catalog import GROUPS, TASKS, PinnedFile, Task
-from reasonvec.evaluation.benchmarks.problem import BenchmarkProblem, exact_number
+from reasonvec.evaluation.benchmarks.problem import BenchmarkProblem, Kind, exact_number
 from reasonvec.evaluation.benchmarks.records import chain_of_thought, marked_gold
 from reasonvec.weights.files import read_small
 
@@ -90,8 +90,8 @@ def _check_presence(task: str, pinned: list[PinnedFile], origin: Mapping[str, Ta
     verb = "is" if len(missing) == 1 else "are"
     raise BenchmarkError(
         f"{task} needs {len(pinned)} file{'s' * (len(pinned) > 1)}, of which {len(missing)} {verb} missing: {paths}"
-        f"{more}. {_source(missing[0], origin[missing[0].path])} Nothing is downloaded for you; put the files there, or "
-        f"say with --data where they are."
+        f"{more}. {_source(missing[0], origin[missing[0].path])} Nothing is downloaded for you; put the files there, "
+        f"or say with --data where they are."
     )
 
 
@@ -99,7 +99,8 @@ def _source(file: PinnedFile, task: Task) -> str:
     origin = task.origin
     where = origin.repository
     if origin.commit:
-        where = f"{origin.repository.replace('github.com', 'raw.githubusercontent.com')}/{origin.commit}/{file.upstream}"
+        raw = origin.repository.replace("github.com", "raw.githubusercontent.com")
+        where = f"{raw}/{origin.commit}/{file.upstream}"
     return f"{origin.title} (licence: {origin.licence}) is at {where}."
 
 
@@ -172,8 +173,8 @@ def _own_problem(row: Any, stem: str) -> BenchmarkProblem:
         raise ValueError("`details` is no JSON object")
     number = exact_number(gold)
     name = _text(row, "id") if "id" in row else f"{stem}/{hashlib.sha256(question.encode()).hexdigest()[:16]}"
-    kind = row.get("kind") or ("text" if number is None else "number")
-    if kind not in ("number", "expression", "text", "choice", "program") or (kind == "number" and number is None):
+    kind: Kind = row.get("kind") or ("text" if number is None else "number")
+    if kind not in get_args(Kind) or (kind == "number" and number is None):
         raise ValueError(f"`kind` {kind!r} does not go with gold {gold!r}")
     return BenchmarkProblem(
         name,

@@ -1,4 +1,4 @@
-"""Which problems alpha may be chosen on (dev) and which confirm it (test): a rule that depends on ids and a seed alone."""
+"""Which problems alpha is chosen on (dev) and which confirm it (test): a rule of ids and a seed alone."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

@@ -8,8 +8,8 @@ from reasonvec.evaluation.benchmarks import BenchmarkProblem
 from reasonvec.evaluation.perturbations.stream import RandomStream
 
 Edit = Mapping[str, Any]
-"""One change as JSON: `kind`, and what is needed to see it, mostly `from`, `to` and `at`, its place in characters of the
-original question."""
+"""One change as JSON: `kind`, and what is needed to see it, mostly `from`, `to` and `at`, its place in characters of
+the original question."""
 
 
 @dataclass(frozen=True)

@@ -10,42 +10,52 @@ _ABBREVIATION = re.compile(
 _WORD = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?")
 _FORMULA = re.compile(r"\\|\$[^$]+\$(?!\.?\d)|\[asy\]")
 
-PRONOUNS = frozenset(
-    "he she it they we you i him her them us me his hers its their theirs our your my himself herself itself themselves "
-    "this that these those who whom whose which one ones".split()
+
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+PRONOUNS = _listed(
+    "he she it they we you i him her them us me his hers its their theirs our your my himself herself itself "
+    "themselves this that these those who whom whose which one ones"
 )
 """Words that stand for something named before."""
-CONNECTIVES = frozenset(
-    "then so but and or however also after afterward afterwards before next finally later meanwhile instead because therefore thus "
-    "since while when until once still besides additionally unfortunately luckily eventually now yet otherwise similarly "
-    "likewise another other others both neither half twice rest remaining same such here together despite additional "
-    "halfway altogether thereafter subsequently".split()
+CONNECTIVES = _listed(
+    "then so but and or however also after afterward afterwards before next finally later meanwhile instead because "
+    "therefore thus since while when until once still besides additionally unfortunately luckily eventually now yet "
+    "otherwise similarly likewise another other others both neither half twice rest remaining same such here "
+    "together despite additional halfway altogether thereafter subsequently"
 )
 """Words that tie a sentence to the one before when they open it, as do `the rest` and the like."""
-COMPARATORS = frozenset(
-    "not no never nor without more less than fewer least most fewest same equal except only other rest remaining left "
-    "over under above below between before after much many again further additional extra total altogether combined "
-    "together difference increase decrease increased decreased increases decreases increasing decreasing".split()
+COMPARATORS = _listed(
+    "not no never nor without more less than fewer least most fewest same equal except only other rest remaining "
+    "left over under above below between before after much many again further additional extra total altogether "
+    "combined together difference increase decrease increased decreased increases decreases increasing decreasing"
 )
 """Negations, comparators and words of arithmetic: a typing error in one may change what is asked."""
-_NO_NAMES = frozenset(
-    "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august "
-    "september october november december christmas easter halloween thanksgiving english french spanish german italian "
-    "chinese american the a an i if how what when where who why there this that these those every each all some one two "
-    "three four five six seven eight nine ten half on in at for after before since because today yesterday tomorrow "
-    "mr mrs ms dr everyone everybody someone somebody nobody anyone people students kids children".split()
-) | PRONOUNS | CONNECTIVES
-_PERSON_VERBS = frozenset(
-    "has had is was buys bought wants wanted needs needed makes made gets got sells sold eats ate takes took decides "
-    "decided goes went works worked plans reads read runs ran earns earned spends spent gave gives bakes baked collects "
-    "collected saves saved owns uses plays walks drives drove starts started loves likes finds found".split()
+_NO_NAMES = (
+    _listed(
+        "monday tuesday wednesday thursday friday saturday sunday january february march april may june july august "
+        "september october november december christmas easter halloween thanksgiving english french spanish german "
+        "italian chinese american the a an i if how what when where who why there this that these those every each all "
+        "some one two three four five six seven eight nine ten half on in at for after before since because today "
+        "yesterday tomorrow mr mrs ms dr everyone everybody someone somebody nobody anyone people students kids "
+        "children"
+    )
+    | PRONOUNS
+    | CONNECTIVES
 )
-_PLACES_BEFORE = frozenset("in at to from on of the near into toward towards through via for by".split())
-_COMMON = frozenset(
-    "have does will would could should with from that this there their they what when where which about into than then "
-    "them were been being each every many much more some other only also just very such total number left cost costs "
-    "price make makes made take takes took gets have having over after before first last day days week weeks month year "
-    "hour hours minute minutes time times".split()
+_PERSON_VERBS = _listed(
+    "has had is was buys bought wants wanted needs needed makes made gets got sells sold eats ate takes took "
+    "decides decided goes went works worked plans reads read runs ran earns earned spends spent gave gives bakes "
+    "baked collects collected saves saved owns uses plays walks drives drove starts started loves likes finds found"
+)
+_PLACES_BEFORE = _listed("in at to from on of the near into toward towards through via for by")
+_COMMON = _listed(
+    "have does will would could should with from that this there their they what when where which about into than "
+    "then them were been being each every many much more some other only also just very such total number left cost "
+    "costs price make makes made take takes took gets have having over after before first last day days week weeks "
+    "month year hour hours minute minutes time times"
 )
 
 
@@ -95,7 +105,7 @@ def leans_on_a_name(sentence: str) -> bool:
     return False
 
 
-_PERSONAL = frozenset("he she him her his hers himself herself".split())
+_PERSONAL = _listed("he she him her his hers himself herself")
 
 
 def asks_for_something(sentence: str) -> bool:
@@ -103,7 +113,7 @@ def asks_for_something(sentence: str) -> bool:
     return bool(_ASKING & set(words(sentence)))
 
 
-_ASKING = frozenset("calculate find determine compute what how if suppose assume answer whether given let".split())
+_ASKING = _listed("calculate find determine compute what how if suppose assume answer whether given let")
 
 
 def has_pronoun(sentence: str) -> bool:
@@ -122,7 +132,9 @@ def context_and_question(text: str) -> tuple[list[str], str] | None:
 
 def capitalised(text: str) -> frozenset[str]:
     """Every word with a capital letter, in lower case, without a possessive ending."""
-    return frozenset(re.sub(r"['’]s?$", "", found[0]).lower() for found in _WORD.finditer(text) if found[0][0].isupper())
+    return frozenset(
+        re.sub(r"['’]s?$", "", found[0]).lower() for found in _WORD.finditer(text) if found[0][0].isupper()
+    )
 
 
 def content_words(text: str) -> frozenset[str]:

@@ -198,7 +198,9 @@ def _may_change(quantity: Quantity, text: str) -> bool:
     if before and _FIXED_AROUND.match(before) or after and _FIXED_AROUND.match(after):
         return False
     rest = text[quantity.end :].lower().split(maxsplit=1)[:1]
-    return not (rest and rest[0].strip(".,;?!") in {"am", "pm", "a.m", "p.m", "o'clock", "hundred", "thousand", "million"})
+    return not (
+        rest and rest[0].strip(".,;?!") in {"am", "pm", "a.m", "p.m", "o'clock", "hundred", "thousand", "million"}
+    )
 
 
 def _unit_constants(question: str) -> frozenset[int]:

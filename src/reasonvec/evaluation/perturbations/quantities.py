@@ -7,11 +7,9 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 CARDINALS: dict[str, int] = (
     {word: value for value, word in enumerate(_UNITS)}
     | {word: 10 * place for place, word in enumerate(_TENS, 2)}
@@ -21,7 +19,8 @@ CARDINALS: dict[str, int] = (
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 """Words that multiply the number before them."""
 _PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4,
-          "fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8, "tenth": 10, "tenths": 10}  # fmt: skip
+          "fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8, "tenth": 10,
+          "tenths": 10}  # fmt: skip
 _TIMES = {"once": 1, "first": 1, "second": 2, "twice": 2, "double": 2, "doubled": 2, "doubles": 2, "both": 2,
           "couple": 2, "pair": 2, "pairs": 2, "twins": 2, "thrice": 3, "triple": 3, "tripled": 3, "triples": 3,
           "triplets": 3, "quadruple": 4, "quadrupled": 4, "decade": 10, "decades": 10, "dozen": 12, "dozens": 12,

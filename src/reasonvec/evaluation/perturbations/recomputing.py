@@ -26,8 +26,8 @@ def numbers(problem: BenchmarkProblem, severity: int, stream: RandomStream, othe
     """Every number that may change is another one, 0.5 to 2, 5 to 20 or 500 to 2,000 times as large; the gold answer is
     computed from the worked solution's annotations.
 
-    Only the strict subset (program.py), and only a draw that is valid: in each step what was whole stays whole, what was
-    positive stays positive, decimals stay as fine, and the answer is another one.
+    Only the strict subset (program.py), and only a draw that is valid: in each step what was whole stays whole, what
+    was positive stays positive, decimals stay as fine, and the answer is another one.
     """
     try:
         program = strict_program(problem)
@@ -40,13 +40,11 @@ def numbers(problem: BenchmarkProblem, severity: int, stream: RandomStream, othe
     return Inapplicable(f"no valid numbers in {DRAWS} draws")
 
 
-def compose(
-    problem: BenchmarkProblem, severity: int, stream: RandomStream, others: Others
-) -> Perturbed | Inapplicable:
+def compose(problem: BenchmarkProblem, severity: int, stream: RandomStream, others: Others) -> Perturbed | Inapplicable:
     """One number of the problem is the answer of another one: "Let X be the answer to: ... ." Two or three in a chain.
 
-    Every problem of the chain but the first is of the strict subset and valid with the answer put in, so the gold answer
-    of the last is exact. Compositional GSM, Hosseini et al. 2024, arXiv:2410.01748.
+    Every problem of the chain but the first is of the strict subset and valid with the answer put in, so the gold
+    answer of the last is exact. Compositional GSM, Hosseini et al. 2024, arXiv:2410.01748.
     """
     try:
         program = strict_program(problem)
@@ -188,8 +186,9 @@ def _with_letter(question: str, program: Program, index: int, letter: str) -> st
 
 def _letter_edit(problem: BenchmarkProblem, program: Program, index: int, letter: str, value: Fraction) -> Edit:
     quantity = program.quantities[index]
-    return {"kind": "letter", "origin": problem.id, "at": quantity.start,
-            "from": problem.question[quantity.start : quantity.end], "to": letter, "value": format_number(value)}  # fmt: skip
+    old = problem.question[quantity.start : quantity.end]
+    return {"kind": "letter", "origin": problem.id, "at": quantity.start, "from": old, "to": letter,
+            "value": format_number(value)}  # fmt: skip
 
 
 @lru_cache(maxsize=4)

@@ -43,8 +43,8 @@ _TEMPLATES = (
 def shuffle(problem: BenchmarkProblem, severity: int, stream: RandomStream, others: Others) -> Perturbed | Inapplicable:
     """Another order of the sentences before the question, which stays last.
 
-    Only where no sentence but the first opens with a pronoun or connective, or says `he` or `she` before a name: none is
-    tied to the one before.
+    Only where no sentence but the first opens with a pronoun or connective, or says `he` or `she` before a name: none
+    is tied to the one before.
     """
     parts = context_and_question(problem.question)
     if parts and any(opens_with_reference(sentence) or leans_on_a_name(sentence) for sentence in parts[0][1:]):

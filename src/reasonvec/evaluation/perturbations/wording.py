@@ -30,8 +30,8 @@ def typo(problem: BenchmarkProblem, severity: int, stream: RandomStream, others:
     """One typing error in each of 5, 10 or 20 % of the eligible words: two letters swapped, one left out, repeated, or
     hit beside its key.
 
-    Eligible are words of four letters or more that are no number, negation, comparator or capitalised name; a sentence's
-    first word counts as a name. What comes out is never such a word either.
+    Eligible are words of four letters or more that are no number, negation, comparator or capitalised name; a
+    sentence's first word counts as a name. What comes out is never such a word either.
     """
     if has_formula(problem.question):
         return Inapplicable("holds a formula")
@@ -55,16 +55,17 @@ def surface(problem: BenchmarkProblem, severity: int, stream: RandomStream, othe
     question = _SPACE.sub("  ", _COMMA.sub("", problem.question).lower())
     if question == problem.question:
         return Inapplicable("nothing to change")
-    return reworded(problem, question, [{"kind": "surface", "steps": ["lower case", "commas dropped", "spaces doubled"]}])
+    steps = ["lower case", "commas dropped", "spaces doubled"]
+    return reworded(problem, question, [{"kind": "surface", "steps": steps}])
 
 
 def number_format(
     problem: BenchmarkProblem, severity: int, stream: RandomStream, others: Others
 ) -> Perturbed | Inapplicable:
-    """16 becomes sixteen and sixteen 16, 1200 becomes 1,200 and 1,200 becomes 1200: every number that can; nothing drawn.
+    """16 becomes sixteen and sixteen 16, 1200 becomes 1,200 and 1,200 becomes 1200: all that can. Nothing is drawn.
 
-    Numbers with a unit or sign on them, decimals, and those beside `hundred`, `dozen` or `thirds` stay. `one` stays too:
-    it is mostly no number.
+    Numbers with a unit or sign on them, decimals, and those beside `hundred`, `dozen` or `thirds` stay. `one` stays
+    too: it is mostly no number.
     """
     if has_formula(problem.question):
         return Inapplicable("holds a formula")
@@ -90,13 +91,13 @@ def _mistype(word: str, stream: RandomStream) -> tuple[str, str]:
     while True:
         kind = stream.choose(("swap", "delete", "repeat", "neighbour"))
         place = stream.below(len(word) - (kind == "swap"))
-        letter = word[place]
-        new = {
-            "swap": lambda: word[:place] + word[place + 1 : place + 2] + letter + word[place + 2 :],
-            "delete": lambda: word[:place] + word[place + 1 :],
-            "repeat": lambda: word[:place] + letter + word[place:],
-            "neighbour": lambda: word[:place] + stream.choose(_beside(letter)) + word[place + 1 :],
-        }[kind]()
+        head, letter, tail = word[:place], word[place], word[place + 1 :]
+        if kind == "swap":
+            new = head + tail[0] + letter + tail[1:]
+        elif kind == "neighbour":
+            new = head + stream.choose(_beside(letter)) + tail
+        else:
+            new = head + letter * (0 if kind == "delete" else 2) + tail
         if new != word and not _protected(new):
             return kind, new
 

@@ -1,0 +1,69 @@
+"""The commands about benchmarks, perturb and overlap: they parse, call one public function and print."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reasonvec.streams import print_json, print_next, print_text, progress_line
+
+_data = click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True, envvar="REASONVEC_DATA",
+    show_envvar=True, metavar="DIR", help="Where the benchmarks' files are, as docs/evaluation.md shows.",
+)  # fmt: skip
+_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document to stdout and nothing else.")
+
+
+@click.command()
+@click.argument("task", metavar="TASK")
+@_data
+@click.option("--operator", required=True, metavar="NAME",
+              help="typo, surface, number-format, shuffle, shuffle-all, distract-off, distract-in, numbers, compose or "
+                   "premise.")  # fmt: skip
+@click.option("--severity", type=int, default=1, show_default=True,
+              help="From 1, the mildest; 0 writes the problems of severity 1 unchanged.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Reaches every random choice.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The new .jsonl file.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@_json
+def perturb(task: str, as_json: bool, **arguments: Any) -> None:
+    """Change every question of a benchmark a little, and keep or recompute its gold answer.
+
+    TASK is a benchmark's name, such as gsm8k or svamp, or a .jsonl file with question and answer. Problems that the
+    operator does not apply to are left out and counted. Measure all arms on the one file.
+    """
+    from reasonvec import terminal  # here for start-up time, as in every command
+    from reasonvec.evaluation.perturbations import perturb as run
+
+    made = run(task, **arguments)
+    if as_json:
+        print_json(made.to_json())
+        return
+    print_text(terminal.perturbation(made))
+    if arguments["severity"]:
+        print_next(f"reasonvec perturb {task} --operator {arguments['operator']} --severity 0 --out CLEAN.jsonl"
+                   "  # the same problems unchanged")  # fmt: skip
+
+
+@click.command()
+@click.argument("training", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TRAINING.jsonl...")
+@click.option("--task", required=True, metavar="NAME", help="The benchmark that is to be measured on.")
+@_data
+@_json
+def overlap(training: tuple[Path, ...], as_json: bool, **arguments: Any) -> None:
+    """Find the problems of a benchmark that stand in training data. Exit status 3 if there is one.
+
+    TRAINING are JSON lines, also .gz or .zst; every text in every row is looked through, whatever its field. A donor
+    that was trained on such rows cannot be measured on those problems.
+    """
+    from reasonvec import terminal
+    from reasonvec.evaluation.overlap import find_overlap as run
+
+    with progress_line("searching") as progress:
+        found = run(training, **arguments, progress=progress)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_text(terminal.overlap(found))
+    if found.problems:
+        raise click.exceptions.Exit(3)
