@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reasonvec.errors import OutputError
+from reasonvec.errors import ClusterError, OutputError
 from reasonvec.weights.files import open_regular
 
 COMMIT_BYTES = 64 << 20
@@ -68,10 +68,7 @@ class Staging:
 
     def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Write all of `data` at byte `offset` of the output file `name`."""
-        view = memoryview(data).cast("B")
-        while len(view):
-            count = os.pwrite(self.file(name), view, offset)
-            view, offset = view[count:], offset + count
+        write_at(self.file(name), offset, data)
 
     def put(self, name: str, content: bytes) -> None:
         """Write a small file whole, over what an interrupted run may have left of it."""
@@ -233,6 +230,14 @@ class Staging:
         self.release()
 
 
+def write_at(descriptor: int, offset: int, data: bytes | memoryview) -> None:
+    """Write all of `data` at byte `offset`."""
+    view = memoryview(data).cast("B")
+    while len(view):
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
+
+
 class Nowhere(Staging):
     """A staging that keeps records and no data, for computing again what was written."""
 
@@ -259,8 +264,8 @@ def staged(
 
     `plan` says what is made of what, for `resume`; `needed` is the bytes that will be written, held against the free
     space first; with `drop_behind` what was written leaves the page cache. Raises OutputError before anything is made
-    if `out` exists (unless `force`), cannot be written or would not fit. If writing fails with some of it on the disk
-    already, that is kept for `--resume`, else removed.
+    if `out` exists (unless `force`), cannot be written or would not fit. If writing or a cluster fails with some of it on
+    the disk already, that is kept for `--resume`, else removed.
     """
     check_output(out, force=force)
     staging = Staging(out, plan, drop_behind=drop_behind)
@@ -285,6 +290,12 @@ def staged(
         raise _write_error(out, error, staging.root if kept else None) from error
     except (KeyboardInterrupt, SystemExit):
         staging.release()
+        raise
+    except ClusterError:
+        if staging.committed:
+            staging.release()
+        else:
+            staging.discard()
         raise
     except BaseException:
         staging.discard()
