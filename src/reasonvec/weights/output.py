@@ -264,8 +264,8 @@ def staged(
 
     `plan` says what is made of what, for `resume`; `needed` is the bytes that will be written, held against the free
     space first; with `drop_behind` what was written leaves the page cache. Raises OutputError before anything is made
-    if `out` exists (unless `force`), cannot be written or would not fit. If writing or a cluster fails with some of it on
-    the disk already, that is kept for `--resume`, else removed.
+    if `out` exists (unless `force`), cannot be written or would not fit. If writing or a cluster fails with some of it
+    on the disk already, that is kept for `--resume`, else removed.
     """
     check_output(out, force=force)
     staging = Staging(out, plan, drop_behind=drop_behind)
