@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -94,9 +95,18 @@ def processes_that_mention(path):
 
 
 @pytest.fixture(scope="module")
-def nodes(scratch):
+def client_port():
+    """Where the cluster takes in drivers that are none of its nodes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def nodes(scratch, client_port):
     """A head and a second node."""
-    found = [Node(scratch, "--head", "--port=0", "--include-dashboard=false")]
+    ports = ("--port=0", f"--ray-client-server-port={client_port}")
+    found = [Node(scratch, "--head", *ports, "--include-dashboard=false")]
     try:
         file = scratch / "ray/ray_current_cluster"
         until(lambda: file.exists() and file.read_text().strip(), "the start of the head")
@@ -134,6 +144,15 @@ def run_job(root, out, executor, hook=None, *, resume=False, progress=lambda nby
     if hook:
         job.again = partial(hook, job.again)
     job.run([out], executor=executor, dry_run=False, resume=resume, force=False, progress=progress)
+
+
+def command(root, address, *options):
+    """`reasonvec transfer` in a process of its own."""
+    donors = ("--tuned", root / "tuned", "--base", root / "base", "--target", root / "target")
+    return subprocess.run(
+        [sys.executable, "-m", "reasonvec", "transfer", *donors, "--out", root / "out", "--ray", address, *options],
+        env=child_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def local(root):
@@ -177,6 +196,13 @@ def test_relative_paths_mean_the_directory_of_the_command(root, address, monkeyp
     )
     assert result.exit_code == 0, result.output
     assert contents(root / "out") == expected
+
+
+def test_a_driver_that_is_no_node_gives_the_bytes_of_a_local_run(root, address, client_port):
+    pytest.importorskip("grpc")  # of ray[client]
+    result = command(root, f"ray://127.0.0.1:{client_port}", "--alpha", "0.7", "--max-shard-size", "900")
+    assert result.returncode == 0, result.stderr
+    assert contents(root / "out") == local(root)
 
 
 def witness(notes, again):
@@ -411,15 +437,14 @@ def test_a_node_that_sees_another_version_of_an_input_is_named(root):
 
 @pytest.mark.parametrize(
     ("address", "reason"),
-    [("127.0.0.1:1", f"[Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONNREFUSED)}"), ("nonsense", "Invalid address format: nonsense")],
+    [
+        ("127.0.0.1:1", f"[Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONNREFUSED)}"),
+        ("nonsense", "Invalid address format: nonsense"),
+    ],
 )
 def test_a_cluster_that_is_not_there_is_an_error_before_anything_is_written(root, address, reason):
     before = everything_under(root)
-    donors = ("--tuned", root / "tuned", "--base", root / "base", "--target", root / "target")
-    result = subprocess.run(
-        [sys.executable, "-m", "reasonvec", "transfer", *donors, "--out", root / "out", "--ray", address],
-        env=child_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    result = command(root, address)
     assert result.returncode == 1
     assert result.stderr == (
         f"reasonvec: --ray {address}: there is no Ray cluster to be reached ({reason}). Start one with `ray start "

@@ -32,7 +32,7 @@ RETRIES = 3
 """How often a task is begun again whose worker or node died. One that raised an error is not."""
 
 CONNECT_SECONDS = 10
-"""Ray itself tries for minutes to reach an address where nothing listens."""
+"""Ray itself would try for minutes to reach a host and port where nothing listens."""
 
 CANCEL_SECONDS = 60
 """A cancelled task ends with the blocks that it has in hand; a node that does not answer is not waited for."""
@@ -62,6 +62,8 @@ def connected(address: str, workers: int | None) -> Iterator["Nodes"]:
 
 
 def _import_ray() -> Any:
+    # read at the import: how often `auto` tries, half a minute each, to reach a cluster that died; Ray's own is 20
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     try:
         import ray  # here because it is an extra, and for start-up time
         import ray.exceptions
