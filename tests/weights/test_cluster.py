@@ -17,7 +17,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -395,6 +395,19 @@ def test_a_node_that_does_not_see_an_input_is_named(root, address):
         "All nodes have to see the same files at the same paths; put inputs and output on storage that they share."
     )
     assert everything_under(root) == before
+
+
+def test_a_node_without_the_same_packages_is_an_error_without_a_traceback(root, address, monkeypatch):
+    module = ModuleType("installed_here_alone")
+    exec("def hook(again): return again()", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with connected(address, None) as executor, pytest.raises(ClusterError) as caught:
+        run_job(root, root / "out", executor, module.hook)
+    assert str(caught.value) == (
+        "A task on the Ray cluster failed and cannot be repeated: RaySystemError: System error: No module named "
+        "'installed_here_alone'. Every node needs the same versions of Python, ray and reasonvec, and enough memory. "
+        "Clear the cause, then run the same command with --resume."
+    )
 
 
 def order(root, **changes):

@@ -180,7 +180,7 @@ class Nodes:
         except exceptions.RayTaskError as error:
             if isinstance(error.cause, (ReasonvecError, OSError, MemoryError)):
                 raise error.cause from None
-            raise _failed(f"{type(error.cause).__name__}: {error.cause}") from error
+            raise _failed(f"{type(error.cause).__name__}: {_first_line(error.cause)}") from error
         except exceptions.RayError as error:
             raise _failed(_first_line(error)) from error
         return found
