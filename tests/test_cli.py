@@ -129,12 +129,19 @@ def test_a_pipe_that_closes_early_is_no_traceback(root):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
-def test_every_option_is_explained(name):
-    for parameter in main.commands[name].params:
+def commands(group):
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command)
+
+
+@pytest.mark.parametrize("command", list(commands(main)), ids=lambda command: command.name)
+def test_every_option_is_explained(command):
+    for parameter in command.params:
         if isinstance(parameter, click.Option):
-            assert parameter.help, f"{name} {parameter.name}"
-    assert main.commands[name].help
+            assert parameter.help, f"{command.name} {parameter.name}"
+    assert command.help
 
 
 def test_sizes_are_read_as_people_write_them():

@@ -21,6 +21,7 @@ from reasonvec.errors import (
 )
 
 if TYPE_CHECKING:
+    from reasonvec.interchange import export_lora, import_dcp, import_lora
     from reasonvec.weights import (
         Options,
         apply,
@@ -51,7 +52,10 @@ __all__ = [
     "apply_sweep",
     "check",
     "compare",
+    "export_lora",
     "extract",
+    "import_dcp",
+    "import_lora",
     "inspect",
     "transfer",
     "transfer_sweep",
@@ -64,7 +68,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # on first use, so that `reasonvec --help` starts without NumPy
     if name in __all__:
-        from reasonvec import weights
+        from reasonvec import interchange, weights
 
-        return getattr(weights, name)
+        return getattr(interchange if hasattr(interchange, name) else weights, name)
     raise AttributeError(f"module 'reasonvec' has no attribute {name!r}")

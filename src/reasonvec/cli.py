@@ -333,6 +333,94 @@ def verify(path: Path, as_json: bool, **arguments: Any) -> None:
         _print(terminal.verification(verification))
 
 
+@main.group(name="import")
+def import_() -> None:
+    """Read what other tools write: a LoRA adapter, a distributed checkpoint."""
+
+
+@import_.command(name="lora")
+@click.argument("adapter", metavar="ADAPTER")
+@click.option("--base", required=True, metavar="DIR", help="The checkpoint that the adapter was trained on.")
+@_output
+@_workers
+@_access
+@_json
+def import_lora(adapter: str, as_json: bool, **arguments: Any) -> None:
+    """Make a vector of a peft LoRA adapter: VECTOR = (BASE with ADAPTER) - BASE."""
+    from reasonvec import terminal
+    from reasonvec.interchange import import_lora as run
+
+    with _progress("importing") as progress:
+        imported = run(adapter, **arguments, progress=progress)
+    _warn(imported.warnings)
+    if as_json:
+        _print_json(imported.to_json())
+        return
+    _print(terminal.lora_import(imported))
+    _next(f"reasonvec check --vector {arguments['out']} --target TARGET",
+          f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
+
+
+@import_.command(name="dcp")
+@click.argument("directory", metavar="DIR")
+@click.option("--like", required=True, metavar="CHECKPOINT",
+              help="The checkpoint it was trained from: gives names, configuration and tokenizer.")  # fmt: skip
+@_output
+@click.option("--dtype", type=click.Choice(["keep", "float32", "bfloat16", "float16"]), default="keep",
+              show_default=True, help="Of the output's floating-point tensors.")  # fmt: skip
+@click.option("--prefix", help="What stands before the model's names, where that is not found by itself.")
+@click.option("--skip", multiple=True, metavar="GLOB", help="Leave these entries of DIR out. May be repeated.")
+@click.option("--max-shard-size", "max_shard_bytes", type=_Size(), default="5GB", show_default=True,
+              help="Split the output into files of at most this size.")  # fmt: skip
+@_access
+@_json
+def import_dcp(directory: str, as_json: bool, **arguments: Any) -> None:
+    """Make an ordinary checkpoint of a torch distributed one (.metadata and *.distcp, or safetensors shards).
+
+    As FSDP, accelerate, torchtitan and verl write them. Nothing in it is unpickled.
+    """
+    from reasonvec import terminal
+    from reasonvec.interchange import import_dcp as run
+
+    with _progress("importing") as progress:
+        imported = run(directory, **arguments, progress=progress)
+    _warn(imported.warnings)
+    if as_json:
+        _print_json(imported.to_json())
+        return
+    _print(terminal.dcp_import(imported))
+    _next(f"reasonvec extract --tuned {arguments['out']} --base {arguments['like']} --out VECTOR")
+
+
+@main.group()
+def export() -> None:
+    """Write a vector as what other tools read: a LoRA adapter."""
+
+
+@export.command(name="lora")
+@click.argument("vector", metavar="VECTOR")
+@click.option("--rank", required=True, type=int, help="Of each pair of factors, at most.")
+@_output
+@click.option("--target-modules", multiple=True, metavar="GLOB",
+              help="Take these modules only, by name or last part. May be repeated.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the randomised singular vectors.")
+@click.option("--offline", is_flag=True, help="Never ask the Hub; use what is in its cache.")
+@_json
+def export_lora(vector: str, as_json: bool, **arguments: Any) -> None:
+    """Make the nearest peft LoRA adapter of a vector, and say what it cannot hold."""
+    from reasonvec import terminal
+    from reasonvec.interchange import export_lora as run
+
+    with _progress("factorising") as progress:
+        exported = run(vector, **arguments, progress=progress)
+    _warn(exported.warnings)
+    if as_json:
+        _print_json(exported.to_json())
+        return
+    _print(terminal.lora_export(exported))
+    click.echo(f'Next: peft.PeftModel.from_pretrained(model, "{arguments["out"]}")', err=True)
+
+
 @main.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
               help="The directory for models, vector, results and report.")  # fmt: skip
@@ -394,4 +482,6 @@ def _print(renderable: Any) -> None:
 
 
 def _print_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    # json escapes what is below a space; what else cannot be encoded or steers terminals is escaped here
+    click.echo(re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text))

@@ -11,6 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from reasonvec.interchange.dcp_import import DcpImport
+from reasonvec.interchange.lora_export import LoraExport
+from reasonvec.interchange.lora_import import LoraImport
 from reasonvec.weights.analysis import Change, Inspection
 from reasonvec.weights.comparison import Comparison, Pair
 from reasonvec.weights.compatibility import CheckReport
@@ -102,6 +105,54 @@ def verification(verification: Verification) -> RenderableType:
     how = "computed again from the inputs, bit for bit" if verification.recomputed else "by their checksums"
     return Text(f"yes: {verification.path} is what it says it is ({verification.kind}, {verification.tensors} tensors "
                 f"verified {how}).")  # fmt: skip
+
+
+def dcp_import(imported: DcpImport) -> RenderableType:
+    """What `import dcp` made."""
+    made = imported.to_json()
+    return _facts([
+        ("checkpoint", f"{made['path']}: {_size(sum(imported.shards.values()))} in {len(imported.shards)} file(s)"),
+        ("tensors", f"{made['tensors']} of {', '.join(made['dtypes'])}"),
+        ("prefix", f"{imported.prefix} before the model's names"),
+        ("not written", f"{len(imported.ignored)} other entries, {len(imported.tied)} tied copies"),
+    ])  # fmt: skip
+
+
+def lora_import(imported: LoraImport) -> RenderableType:
+    """What `import lora` made."""
+    made = imported.to_json()
+    relative = made["norm"] / made["base_norm"] if made["base_norm"] else None
+    return _facts([
+        ("vector", made["path"]),
+        ("low rank", f"{imported.low_rank} tensors"),
+        ("replaced", f"{imported.replaced} tensors that the adapter holds whole"),
+        ("zero", f"{made['tensors'] - made['touched_tensors']} tensors that it does not touch"),
+        ("norm", f"{_number(made['norm'])}, {_percent(relative, 3)} of the base's weights"),
+    ])  # fmt: skip
+
+
+def lora_export(exported: LoraExport) -> RenderableType:
+    """How well each module is held, what is left out, and how much of the vector is lost in all."""
+    fits = _table("module", "rank", "norm", "error", "energy kept")
+    for fit in exported.modules:
+        fits.add_row(
+            Text(_safe(fit.name)), str(fit.rank), f"{fit.norm:.3g}", _percent(fit.relative_error), _percent(fit.energy)
+        )
+    parts: list[RenderableType] = [fits]
+    if exported.left_out:
+        rest = _table("left out", "norm", "reason")
+        for left_out in exported.left_out:
+            rest.add_row(Text(_safe(left_out.name)), f"{left_out.norm:.3g}", Text(_safe(left_out.reason)))
+        rest.columns[2].justify, rest.columns[2].no_wrap = "left", False
+        parts.append(rest)
+    for table in parts:
+        assert isinstance(table, Table)
+        table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    facts = [
+        ("adapter", str(exported.out)),
+        ("lost", f"{_percent(exported.lost_energy, 2)} of the vector's energy (squared norm)"),
+    ]
+    return Group(*parts, _facts(facts))
 
 
 def _safe(text: str) -> str:

@@ -283,6 +283,23 @@ def test_a_task_that_dies_again_and_again_is_an_error(root, address, monkeypatch
     assert everything_under(root) == before
 
 
+def die_when_something_is_committed(root, name):
+    if name == "model.norm.weight":
+        until(lambda: journal(root), "the journal")
+        die(name)
+
+
+def test_what_was_finished_before_a_task_was_lost_is_kept(root, address, monkeypatch):
+    monkeypatch.setattr(cluster, "RETRIES", 0)
+    monkeypatch.setattr(output, "COMMIT_BYTES", 1)
+    with connected(address, None) as executor:
+        with pytest.raises(ClusterError, match="cannot be repeated"):
+            run_job(root, root / "out", executor, partial(before_each, partial(die_when_something_is_committed, root)))
+        assert journal(root)
+        run_job(root, root / "out", executor, resume=True)
+    assert contents(root / "out") == local(root)
+
+
 def wait_at_the_norm(go, name):
     while name == "model.norm.weight" and not go.exists():
         time.sleep(0.02)

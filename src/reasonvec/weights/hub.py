@@ -30,7 +30,7 @@ def locate_checkpoint(location: str | Path, *, offline: bool = False, follow_lin
     does not have it or cannot be reached.
     """
     path = Path(location)
-    if not _is_hub_id(location):
+    if not is_hub_id(location):
         return open_checkpoint(path, location=str(location), follow_links=follow_links)
     directory = _fetch(str(location), offline, _WANTED)
     return open_checkpoint(directory, location=str(location), revision=directory.name, follow_links=follow_links)
@@ -39,7 +39,7 @@ def locate_checkpoint(location: str | Path, *, offline: bool = False, follow_lin
 def locate_vector(location: str | Path, *, offline: bool = False) -> Vector:
     """`locate_checkpoint` for vectors."""
     path = Path(location)
-    if _is_hub_id(location):
+    if is_hub_id(location):
         directory = _fetch(str(location), offline, _VECTOR_FILES)
         return open_vector(directory, location=str(location), revision=directory.name)
     if not path.is_dir():
@@ -49,7 +49,19 @@ def locate_vector(location: str | Path, *, offline: bool = False) -> Vector:
     return open_vector(path, location=str(location))
 
 
-def _is_hub_id(location: str | Path) -> bool:
+def locate_directory(location: str | Path, *, offline: bool = False) -> tuple[Path, str | None]:
+    """The directory that `location` names, fetched where it is a Hub id, and then its commit. Nothing in it is checked.
+
+    Raises CheckpointError where the Hub does not have it or cannot be reached.
+    """
+    if not is_hub_id(location):
+        return Path(location), None
+    directory = _fetch(str(location), offline, _WANTED)
+    return directory, directory.name
+
+
+def is_hub_id(location: str | Path) -> bool:
+    """Whether `location` is `owner/name[@revision]` and no directory of that name exists."""
     if not str(location).strip():
         raise UsageError("an empty name names no checkpoint and no vector.")
     return isinstance(location, str) and not Path(location).exists() and bool(_HUB_ID.fullmatch(location))

@@ -332,6 +332,7 @@ class Job:
             check_unchanged(self.inputs, identity)
             for staging, setting in zip(stagings, self.settings, strict=True):
                 self._write_small_files(shards, staging, setting, small)
+            check_unchanged(self.inputs, identity)
         return [self.realised(staging.finished) for staging in stagings]
 
     def _write_shards(

@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reasonvec.errors import ClusterError, OutputError
+from reasonvec.errors import CheckpointError, ClusterError, OutputError
 from reasonvec.weights.files import open_regular
 
 COMMIT_BYTES = 64 << 20
-"""So much is finished between one commit and the next. A killed run redoes what was finished since the last commit that
-was on the disk, at most two of these, and the tensor that was being written."""
+"""So much is finished between one commit and the next. One commit can be on its way to the disk, one can wait, and one
+be filled: a killed run redoes at most these 192 MiB, and the tensor that was being written."""
 
 _MARKS = ("vector.json", "reasonvec.json")
 _RENAME_EXCHANGE = 2
@@ -48,6 +48,8 @@ class Staging:
         self.finished: dict[str, Any] = {}
         """What the journal says is finished: unit name -> the record given to `finish`."""
         self.committed = False
+        self._made = False
+        """Whether this run, and no earlier one, began what is here."""
         self._drop_behind = drop_behind
         self._pending: list[str] = []
         self._pending_bytes = 0
@@ -164,6 +166,7 @@ class Staging:
                 )
             self._load(plan_file)
             return
+        self._made = True
         if self.output.exists():
             shutil.rmtree(self.output)
         (self.root / "journal.jsonl").unlink(missing_ok=True)
@@ -223,6 +226,17 @@ class Staging:
             os.close(self._lock)
             self._lock = -1
 
+    def abandon(self) -> bool:
+        """Give up after a fault of the disk or a cluster: keep for `--resume` what is on the disk, else clear up; whether it
+        is kept."""
+        self.close_files()  # a commit may be on its way to the disk
+        kept = self.committed or not self._made
+        if kept:
+            self.release()
+        else:
+            self.discard()
+        return kept
+
     def discard(self) -> None:
         """Remove the staging directory."""
         self.close_files()
@@ -272,7 +286,7 @@ def staged(
     try:
         staging.begin(resume=resume, restart=force and not resume)
     except OSError as error:
-        staging.release()
+        staging.abandon()
         raise _write_error(out, error) from error
     except OutputError:
         staging.release()
@@ -282,20 +296,19 @@ def staged(
         yield staging
         staging.publish(force)
     except OSError as error:
-        kept = staging.committed
-        if kept:
-            staging.release()
-        else:
+        if error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(out.parent.absolute()):
             staging.discard()
+            raise CheckpointError(
+                f"{os.fsdecode(error.filename)} cannot be read: {error.strerror}. It was there when the run began. Put "
+                f"it back and run again; nothing was written."
+            ) from error
+        kept = staging.abandon()
         raise _write_error(out, error, staging.root if kept else None) from error
     except (KeyboardInterrupt, SystemExit):
         staging.release()
         raise
     except ClusterError:
-        if staging.committed:
-            staging.release()
-        else:
-            staging.discard()
+        staging.abandon()
         raise
     except BaseException:
         staging.discard()

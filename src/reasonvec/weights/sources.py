@@ -46,6 +46,10 @@ class DeltaBlocks(Protocol):
     def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
         """Block `number` for sums in the dtype `work`. Raises where a donor is not finite or a block is damaged."""
 
+    def refuse_non_finite(self, main: Array) -> None:
+        """Raises VectorError for a NaN or infinity in a block that was read. Asked of who found one in a sum: to look
+        for it in every block would take as long as to add it."""
+
     def finish(self, proofs: Sequence[Proof]) -> None:
         """Called with the proofs of all blocks, in order. Raises VectorError if the data did not match its checksum."""
 
@@ -110,18 +114,17 @@ class _Stored:
     def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
         raise NotImplementedError
 
+    def refuse_non_finite(self, main: Array) -> None:
+        """Others refuse it as they read."""
+
 
 class _Dense(_Stored):
     def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
         stored, digest = read_tensor_block(self._delta.entry, number, self._reader, scratch, "delta")
-        if not all_finite(stored):
-            raise VectorError(
-                f"{self._delta.entry.path}: {self._delta.name!r} holds NaN or infinity, which no difference of finite "
-                f"donors has. The vector was made by something else or damaged."
-            )
         if stored.dtype != np.float64:
             main = stored if stored.dtype == BF16.numpy else stored.astype(work, copy=False)
             return DeltaBlock(main, proof=(digest,))
+        self.refuse_non_finite(stored)  # a clipped infinity would not be seen later
         main = _shortened(stored, work)
         where, rest = self._vector.residuals.get(self._delta.name, (_NO_INDEX, _NO_VALUES))
         start = number * BLOCK
@@ -130,6 +133,13 @@ class _Dense(_Stored):
         low[where[first:last] - start] = rest[first:last]
         index = np.flatnonzero((main != stored) | (low != 0))
         return DeltaBlock(main, index, stored[index], low[index], (digest,))
+
+    def refuse_non_finite(self, main: Array) -> None:
+        if not all_finite(main):
+            raise VectorError(
+                f"{self._delta.entry.path}: {self._delta.name!r} holds NaN or infinity, which no difference of finite "
+                f"donors has. The vector was made by something else or damaged."
+            )
 
 
 class _Sparse(_Stored):
@@ -176,7 +186,9 @@ class InOrder:
 
     def _next(self, work: "np.dtype[Any]") -> None:
         number = len(self._proofs)
-        self._block, self._begin = self._deltas.read(number, work, self._scratch), self._blocks[number][0]
+        block = self._deltas.read(number, work, self._scratch)
+        self._deltas.refuse_non_finite(block.main)
+        self._block, self._begin = block, self._blocks[number][0]
         self._proofs.append(self._block.proof)
 
     def close(self) -> None:
@@ -224,6 +236,9 @@ class _DonorDelta:
         main[difference.index] = _shortened(difference.high, work)
         long = np.flatnonzero((main[difference.index] != difference.high) | (difference.low != 0))
         return DeltaBlock(main, difference.index[long], difference.high[long], difference.low[long], pair.proof)
+
+    def refuse_non_finite(self, main: Array) -> None:
+        """A donor that is not finite is refused as it is read."""
 
     def finish(self, proofs: Sequence[Proof]) -> None:
         tuned, base = (tensor_digest(proof[role] for proof in proofs) for role in (0, 1))

@@ -16,7 +16,7 @@ import numpy as np
 from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.arithmetic import STEP_BINS, Doubles, Indices
 from reasonvec.weights.checkpoint import Checkpoint
-from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, read_document
+from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, NUMBER, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
 from reasonvec.weights.files import check_inside, sha256_of
 from reasonvec.weights.safetensors_header import TensorEntry, is_shape, read_header
@@ -53,7 +53,7 @@ class Delta:
     residual: int
     """Entries of a dense delta that need more than a float64; their rest is in residual.safetensors."""
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of entries."""
         return math.prod(self.shape)
@@ -106,8 +106,14 @@ class Vector:
         path = self.path / RESIDUAL
         entries, _ = read_header(path)
         with path.open("rb") as file:
-            return {name: (_read(file, path, entries, f"{name}#index", np.dtype("<i8")),
-                           _read(file, path, entries, f"{name}#value", np.dtype("<f8"))) for name in names}  # fmt: skip
+            found = {name: (_read(file, path, entries, f"{name}#index", np.dtype("<i8")),
+                            _read(file, path, entries, f"{name}#value", np.dtype("<f8")))
+                     for name in names}  # fmt: skip
+        for name, (index, value) in found.items():
+            if not _is_residual(self.deltas[name], index, value):
+                raise VectorError(f"{path} does not hold {self.deltas[name].residual} finite numbers for ascending "
+                                  f"entries of {name!r}, as vector.json says. Extract the vector again.")  # fmt: skip
+        return found
 
     def check_file(self, name: str) -> None:
         """Raise VectorError if one of the small files does not match its checksum."""
@@ -124,7 +130,7 @@ class Vector:
         folder = self.path / DONOR
         for path in folder.rglob("*") if folder.is_dir() else ():
             name = path.relative_to(self.path).as_posix()
-            if not path.is_dir() and name not in self.document["files"]:
+            if (path.is_symlink() or not path.is_dir()) and name not in self.document["files"]:
                 raise VectorError(f"{path} is not among the files of the vector that vector.json lists. Somebody put "
                                   f"it there; remove it.")  # fmt: skip
         return Checkpoint(f"{self.location}/{DONOR}", folder, None, {}, follow_links=True)
@@ -136,6 +142,17 @@ def _read(file: Any, path: Path, entries: Mapping[str, TensorEntry], name: str, 
                           f"extract it again.")  # fmt: skip
     file.seek(entries[name].offset)
     return np.frombuffer(file.read(entries[name].nbytes), dtype)
+
+
+def _is_residual(delta: Delta, index: Indices, value: Doubles) -> bool:
+    return bool(
+        delta.entry.dtype == "F64"
+        and index.size == value.size == delta.residual
+        and index[0] >= 0
+        and index[-1] < delta.size
+        and (index[1:] > index[:-1]).all()
+        and np.isfinite(value).all()
+    )
 
 
 def open_vector(path: Path, *, location: str | None = None, revision: str | None = None) -> Vector:
@@ -161,10 +178,13 @@ def open_vector(path: Path, *, location: str | None = None, revision: str | None
     return Vector(location or str(path), root, revision, document, _deltas(root, document))
 
 
+RELATION = {"ancestor": str, "case": str, "norm_v": NORM, "norm_s": NORM, "norm_g": NORM, "explanation": str,
+            **dict.fromkeys(("cosine_v_s", "cosine_v_g", "cosine_s_g", "share"), NUMBER | None)}  # fmt: skip
+CONTROL = {"kind": str, "seed": int, "of": str}
 _FORM = {
     "format": str, "donors": {"tuned": CHECKPOINT, "base": CHECKPOINT}, "only": [str], "skip": [str],
-    "left_out": [str], "tied": {str: str}, "files": FILES, "options": {"encoding": str},
-    "relation": dict | None, "step_bins": [str],
+    "left_out": [str], "tied": {str: str}, "files": FILES, "options": {"encoding": str}, "relation": (RELATION,),
+    "control": (CONTROL,), "step_bins": [str],
     "carried": {str: {"shape": [int], "dtype": str, "digest": str}},
     "tensors": {str: {
         "shape": [int], "dtype": str, "encoding": str, "file": str, "digest": str, "residual": int,
