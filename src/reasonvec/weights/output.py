@@ -227,8 +227,8 @@ class Staging:
             self._lock = -1
 
     def abandon(self) -> bool:
-        """Give up after a fault of the disk or a cluster: keep for `--resume` what is on the disk, else clear up; whether it
-        is kept."""
+        """Give up after a fault of the disk or a cluster: keep for `--resume` what is on the disk, else clear up. Say
+        whether it is kept."""
         self.close_files()  # a commit may be on its way to the disk
         kept = self.committed or not self._made
         if kept:
