@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasonvec.errors import (
     CheckpointError,
+    ClusterError,
     IncompatibleError,
     MissingExtraError,
     OutputError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "IncompatibleError",
     "MissingExtraError",
     "Options",

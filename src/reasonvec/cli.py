@@ -117,6 +117,9 @@ _output = _options(
 )
 _workers = click.option("--workers", type=click.IntRange(1, 64), metavar="N",
                         help="Threads that share the work. Default: one for each processor, at most 4.")  # fmt: skip
+_ray = click.option("--ray", metavar="ADDRESS",
+                    help="Spread the work over the nodes of a Ray cluster, which all have to see the same files: auto, "
+                         "HOST:PORT or ray://HOST:PORT. --workers is then for each task.")  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document to stdout and nothing else.")
 _applying = _options(
     click.option("--target", required=True, metavar="DIR", help="The checkpoint to add to. It is never changed."),
@@ -146,6 +149,7 @@ _applying = _options(
         help="Split the output into files of at most this size.",
     ),
     _workers,
+    _ray,
     click.option("--dry-run", is_flag=True, help="Check everything and say what would be written; write nothing."),
     _access,
     _json,

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reasonvec.errors import CheckpointError, OutputError
+from reasonvec.errors import CheckpointError, ClusterError, OutputError
 from reasonvec.weights.files import open_regular
 
 COMMIT_BYTES = 64 << 20
@@ -70,10 +70,7 @@ class Staging:
 
     def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Write all of `data` at byte `offset` of the output file `name`."""
-        view = memoryview(data).cast("B")
-        while len(view):
-            count = os.pwrite(self.file(name), view, offset)
-            view, offset = view[count:], offset + count
+        write_at(self.file(name), offset, data)
 
     def put(self, name: str, content: bytes) -> None:
         """Write a small file whole, over what an interrupted run may have left of it."""
@@ -230,7 +227,8 @@ class Staging:
             self._lock = -1
 
     def abandon(self) -> bool:
-        """Give up after a failed write: keep for `--resume` what is on the disk, else clear up; whether it is kept."""
+        """Give up after a fault of the disk or a cluster: keep for `--resume` what is on the disk, else clear up. Say
+        whether it is kept."""
         self.close_files()  # a commit may be on its way to the disk
         kept = self.committed or not self._made
         if kept:
@@ -244,6 +242,14 @@ class Staging:
         self.close_files()
         shutil.rmtree(self.root, ignore_errors=True)
         self.release()
+
+
+def write_at(descriptor: int, offset: int, data: bytes | memoryview) -> None:
+    """Write all of `data` at byte `offset`."""
+    view = memoryview(data).cast("B")
+    while len(view):
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
 
 
 class Nowhere(Staging):
@@ -272,8 +278,8 @@ def staged(
 
     `plan` says what is made of what, for `resume`; `needed` is the bytes that will be written, held against the free
     space first; with `drop_behind` what was written leaves the page cache. Raises OutputError before anything is made
-    if `out` exists (unless `force`), cannot be written or would not fit. If writing fails with some of it on the disk
-    already, that is kept for `--resume`, else removed.
+    if `out` exists (unless `force`), cannot be written or would not fit. If writing or a cluster fails with some of it
+    on the disk already, that is kept for `--resume`, else removed.
     """
     check_output(out, force=force)
     staging = Staging(out, plan, drop_behind=drop_behind)
@@ -300,6 +306,9 @@ def staged(
         raise _write_error(out, error, staging.root if kept else None) from error
     except (KeyboardInterrupt, SystemExit):
         staging.release()
+        raise
+    except ClusterError:
+        staging.abandon()
         raise
     except BaseException:
         staging.discard()
