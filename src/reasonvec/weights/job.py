@@ -160,7 +160,7 @@ class Job:
         self.names = NameFilter(options.only, options.skip)
         self.terms: list[Term] = []
         self._twins: Twins | None = None
-        self._warnings: list[str] = []
+        self._warnings = [notice for vector in inputs if isinstance(vector, Vector) if (notice := vector.lossy_notice)]
 
     def add(self, summands: Sequence[tuple[DeltaSource, Checkpoint]]) -> None:
         """Take in the summands (deltas, the small files of their base donor), in the order of the settings' alphas.
