@@ -12,8 +12,11 @@ from click.testing import CliRunner
 
 from reasonvec.cli import main
 from reasonvec.errors import IncompatibleError, UsageError, VectorError, VerificationError
-from reasonvec.weights import apply, compress, extract, inspect, output, verify, write_permuted
+from reasonvec.weights import apply, compress, extract, inspect, low_rank, output, verify, write_permuted
+from reasonvec.weights.blocks import Scratch
+from reasonvec.weights.checkpoint import tensor_reader
 from reasonvec.weights.modules import kind_of
+from reasonvec.weights.sources import StoredDeltas
 from reasonvec.weights.vector import open_vector
 from tests.checkpoints import BF16, bits, everything_under, moved, random_tensors, read, write
 from tests.vectors import BLOCK, read_vector
@@ -339,6 +342,8 @@ def test_whoever_meets_a_lossy_vector_is_told(root, tmp_path):
     receipt = json.loads((tmp_path / "enhanced/reasonvec.json").read_text())
     assert receipt["vectors"][0]["lossy"]["relative_error"] == made.lossy["relative_error"]
     assert any("is lossy" in warning for warning in receipt["warnings"])
+    checked = CliRunner().invoke(main, ["check", "--vector", str(tmp_path / "out"), "--target", str(root / "target")])
+    assert checked.exit_code == 0 and "The vector is lossy" in checked.stdout
     assert verify(tmp_path / "enhanced").recomputed
     assert verify(tmp_path / "out", checksums_only=True)
     with pytest.raises(VerificationError, match="is lossy; its checksums hold. Use --checksums-only"):
@@ -404,6 +409,22 @@ def test_applied_it_is_the_target_plus_alpha_times_what_it_decodes_to(root, tmp_
         change = decoded[name].astype(np.float32) * np.float32(0.7)
         expected = (weights.astype(np.float32) + change).astype(BF16)
         assert bits(found[name]) == bits(np.where(change == 0, weights, expected)), name
+
+
+@pytest.mark.parametrize("method", ["rank", "8 bits", "4 bits", "1 bit"])
+def test_blocks_are_read_in_any_order_and_give_the_bits_of_the_specification(root, tmp_path, method, monkeypatch):
+    compress(vector=root / "vector", out=tmp_path / "out", **METHODS[method])
+    expected = read_vector(tmp_path / "out")
+    source, scratch = StoredDeltas(open_vector(tmp_path / "out")), Scratch()
+    with tensor_reader() as reader:
+        for tile in (1 << 15, 100):
+            monkeypatch.setattr(low_rank, "_TILE", tile)
+            for name in (LARGE, EXPERTS):
+                found, delta = np.zeros(expected[name].size, np.float32), source.blocks(name, reader)
+                for number in reversed(range(-(-found.size // BLOCK))):
+                    part = delta.read(number, np.dtype(np.float32), scratch).main
+                    found[number * BLOCK : number * BLOCK + len(part)] = part
+                assert bits(found) == bits(expected[name].astype(np.float32))
 
 
 def test_controls_can_be_compressed_as_the_vector_was(root, tmp_path):
@@ -550,6 +571,7 @@ NAN, INFINITY, HUGE = (np.float32(value).tobytes() for value in (np.nan, np.inf,
         ("rank", lambda data, shape: (data, [420]), r"shape \[420\] is no matrix"),
         ("rank", lambda data, shape: (bytearray(4 * 7 * 76), shape), "of which there can be 1 to 6"),
         ("rank", lambda data, shape: (bytearray(), shape), "has 0 numbers"),
+        ("rank", lambda data, shape: (bytearray(4 * 400_000), [200_000, 200_000]), "more than 65536 entries for every"),
         ("rank", put(0, NAN), "holds NaN or infinity"),
         ("rank", put(0, INFINITY), "holds NaN or infinity"),
         ("rank", lambda data, shape: (HUGE * (len(data) // 4), shape), "holds NaN or infinity"),
@@ -580,6 +602,7 @@ def test_hostile_deltas_are_refused_with_the_reason(tmp_path, method, change, wo
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (lambda document: document.pop("lossy"), "is low-rank, which is lossy, and the document does not say what"),
         (lambda document: document["lossy"].pop("of"), "lossy.of is missing"),
         (lambda document: document["lossy"].update(relative_error="none"), "lossy.relative_error is a str"),
         (lambda document: document["tensors"][LARGE].update(dtype="BF16"), "encodes .* as 'low-rank' BF16"),

@@ -91,7 +91,10 @@ class LowRank:
             return "is no matrix"
         if self.rank > min(stack.rows, stack.columns):
             return f"has no rank above {min(stack.rows, stack.columns)}"
-        nbytes = LowRankLayout(stack, self.rank).nbytes
+        layout = LowRankLayout(stack, self.rank)
+        nbytes = layout.nbytes
+        if not layout.plausible:
+            return "has more entries than a reader would take of such small factors"
         if nbytes >= delta.entry.nbytes:
             return f"takes {delta.entry.nbytes} bytes without loss, and its factors would take {nbytes}"
         return None

@@ -26,6 +26,9 @@ Floats = NDArray[np.float32]
 _TILE = 1 << 15
 """Entries that are summed at once: they and their products stay in a second-level cache. No bit depends on it."""
 _ITEM = 4
+_MOST = 1 << 16
+"""Entries of a matrix for each number in its factors, at most: rank 1 of a matrix of 131072 x 131072. A small file
+could claim any number of entries otherwise."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class LowRankLayout:
     def nbytes(self) -> int:
         """Of all factors."""
         return self.stack.count * self._matrix_bytes
+
+    @property
+    def plausible(self) -> bool:
+        """Whether a reader takes it."""
+        return self.stack.area <= _MOST * self.rank * (self.stack.rows + self.stack.columns)
 
     @property
     def _matrix_bytes(self) -> int:
@@ -66,7 +74,10 @@ def read_layout(entry: TensorEntry, shape: tuple[int, ...]) -> LowRankLayout:
             f"it has {entry.size} numbers, which are no factors of {stack.count} matrices of {stack.rows} x "
             f"{stack.columns} ({unit} a unit of rank, of which there can be 1 to {min(stack.rows, stack.columns)})",
         )
-    return LowRankLayout(stack, rank)
+    layout = LowRankLayout(stack, rank)
+    if not layout.plausible:
+        raise _damaged(entry, f"it claims more than {_MOST} entries for every number in its factors")
+    return layout
 
 
 def encode_factors(stack: Stack, factors: Iterable[tuple[Floats, Floats]]) -> Iterator[tuple[memoryview, list[bytes]]]:

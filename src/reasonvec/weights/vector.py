@@ -244,7 +244,7 @@ def _deltas(root: Path, document: Mapping[str, Any]) -> dict[str, Delta]:
                 raise VectorError(f"{root / DOCUMENT} puts {name!r} in {info['file']!r}, which it does not list.")
             headers[info["file"]] = read_header(root / info["file"])[0]
         entry = headers[info["file"]].get(name)
-        _check_encoding(root, name, info)
+        _check_encoding(root, name, info, lossy="lossy" in document)
         dense = info["encoding"] == "dense"
         if entry is None or entry.dtype != info["dtype"] or (dense and list(entry.shape) != info["shape"]):
             raise VectorError(f"{root / info['file']} does not hold {name!r} as {info['encoding']} {info['dtype']} of "
@@ -263,7 +263,7 @@ _DTYPES = {"dense": tuple(STORED), "sparse": ("U8",), "low-rank": ("F32",), "qua
 """What safetensors calls the data of each encoding."""
 
 
-def _check_encoding(root: Path, name: str, info: Mapping[str, Any]) -> None:
+def _check_encoding(root: Path, name: str, info: Mapping[str, Any], *, lossy: bool) -> None:
     """Raise VectorError for a delta that is stored in a way that this version does not read."""
     dtypes = _DTYPES.get(info["encoding"], ())
     if info["dtype"] not in dtypes or info["checkpoint_dtype"] not in EXACT_CHAIN:
@@ -271,6 +271,9 @@ def _check_encoding(root: Path, name: str, info: Mapping[str, Any]) -> None:
                           f"{info['checkpoint_dtype']}, which this version cannot read.")  # fmt: skip
     if not is_shape(info["shape"]):
         raise VectorError(f"{root / DOCUMENT} gives {name!r} the shape {info['shape']}, which no tensor has.")
+    if info["encoding"] in ("low-rank", "quantised") and not lossy:
+        raise VectorError(f"{root / DOCUMENT}: {name!r} is {info['encoding']}, which is lossy, and the document does "
+                          f"not say what was lost. Compress the exact vector again.")  # fmt: skip
     if info["encoding"] != "dense" and info["residual"]:
         raise VectorError(f"{root / DOCUMENT}: {name!r} is {info['encoding']} and yet has a residual; the vector is "
                           f"damaged.")  # fmt: skip
