@@ -22,6 +22,9 @@ from reasonvec.weights.thinning import enlarge, find_cut, keep_at_random
 from reasonvec.weights.vector import Delta
 from reasonvec.weights.vector_writer import Encoded, VectorWriter, Written, encode
 
+_LARGEST_NORM = 1e36
+"""Entries and their partial sums are smaller than the norm times the root of the rank."""
+
 Selection = Literal["magnitude", "random"]
 
 
@@ -91,6 +94,8 @@ class LowRank:
             return "is no matrix"
         if self.rank > min(stack.rows, stack.columns):
             return f"has no rank above {min(stack.rows, stack.columns)}"
+        if delta.norm > _LARGEST_NORM:
+            return f"has the norm {delta.norm:.3g}, and sums of its factors could leave the range of float32"
         layout = LowRankLayout(stack, self.rank)
         nbytes = layout.nbytes
         if not layout.plausible:

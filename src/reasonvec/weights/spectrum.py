@@ -62,7 +62,8 @@ def low_rank_factors(
     deltas: StoredDeltas, delta: Delta, number: int, rank: int, reader: TensorReader, *, seed: int
 ) -> tuple[Floats, Floats]:
     """B (rows, rank) and A (rank, columns) of one matrix of a stack, so that B A is nearest to it in the Frobenius norm
-    among what lies in the basis: A are its first right singular vectors there, B is the matrix times them.
+    among what lies in the basis: A are its first right singular vectors there and B is the matrix times them, but for a
+    factor of each.
 
     `rank` is at most the number of rows and of columns. Their last digits are those of this machine's BLAS.
     """
@@ -76,7 +77,8 @@ def low_rank_factors(
     first = np.linalg.eigh(gram[0])[1][:, ::-1][:, :rank]
     directions: Floats = (first if basis is None else basis[0] @ first).astype(np.float32)
     left = np.concatenate([block @ directions for _, block in rows()])
-    return (left * np.float32(_unit(delta))).astype(np.float32), np.ascontiguousarray(directions.T)
+    half = np.float32(math.sqrt(_unit(delta)))  # to each, so that neither leaves the range of float32
+    return left * half, np.ascontiguousarray(directions.T) * half
 
 
 def _rows(stack: Stack) -> Iterator[tuple[int, int, int]]:

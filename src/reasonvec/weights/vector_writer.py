@@ -173,6 +173,7 @@ class VectorWriter:
     def entry(self, name: str, written: Written) -> TensorEntry:
         """Where a delta that was written lies at this moment, so that it can be read again before all is done."""
         place = self._staging.output / written.file
+        self._staging.file(written.file)  # of empty deltas alone nothing was written yet
         shape = self._shape(name, written.to_json())
         return TensorEntry(name, written.dtype, shape, place, self._reserve + written.offset, written.nbytes)
 
