@@ -315,6 +315,44 @@ def compare(vectors: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
 
 
 @main.command()
+@click.argument("vector", metavar="VECTOR")
+@_output
+@click.option("--rank", type=int, metavar="K", help="Keep of each matrix its best approximation of rank K.")
+@click.option("--density", type=float, metavar="D",
+              help="Keep the share D of each tensor's entries that are not zero.")  # fmt: skip
+@click.option("--bits", type=int, metavar="8|4|1", help="Keep integers of so many bits, with scales.")
+@click.option("--select", type=click.Choice(["magnitude", "random"]), show_default="magnitude",
+              help="Which entries a density keeps: the largest, or each at random.")  # fmt: skip
+@click.option("--rescale", is_flag=True, help="Divide the entries that a density keeps by it.")
+@click.option("--target", metavar="DIR",
+              help="Count the entries that change of DIR plus VECTOR. Default: of the base donor.")  # fmt: skip
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of the random selection and of the ranks' method."
+)
+@click.option("--tensors", is_flag=True, help="Show a row for every tensor too.")
+@_workers
+@_access
+@_json
+def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
+    """Make a vector smaller with loss, and say how much is lost. VECTOR stays as it is.
+
+    One of --rank, --density and --bits says how. What was lost is measured from what was written, kept in OUT, and told
+    whenever OUT is added to a checkpoint.
+    """
+    from reasonvec import terminal
+    from reasonvec.weights import compress as run
+
+    with _progress("compressing") as progress:
+        compression = run(**arguments, progress=progress)
+    _warn(compression.warnings)
+    if as_json:
+        _print_json(compression.to_json())
+        return
+    _print(terminal.compression(compression, tensors=tensors))
+    _next(f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")
+
+
+@main.command()
 @click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--checksums-only", is_flag=True, help="Do not compute anything again; the inputs are not needed.")
 @_workers

@@ -133,9 +133,13 @@ def plan_apply(
 
 
 def _described(vector: Vector, alpha: float) -> dict[str, Any]:
-    """What a receipt says of a vector."""
-    return {"location": absolute(vector.location), "revision": vector.revision, "fingerprint": vector.fingerprint,
-            "alpha": alpha}  # fmt: skip
+    """What a receipt says of a vector, and of a lossy one how it was made and how far it is from the exact one."""
+    described: dict[str, Any] = {"location": absolute(vector.location), "revision": vector.revision,
+                                 "fingerprint": vector.fingerprint, "alpha": alpha}  # fmt: skip
+    if vector.lossy:
+        told = ("method", "parameters", "seed", "of", "relative_error", "cosine")
+        described["lossy"] = {key: vector.lossy[key] for key in told}
+    return described
 
 
 def transfer(

@@ -49,6 +49,24 @@ def locate_vector(location: str | Path, *, offline: bool = False) -> Vector:
     return open_vector(path, location=str(location))
 
 
+def recorded_donor(vector: Vector, role: str, *, offline: bool = False) -> Checkpoint:
+    """The `tuned` or `base` donor at the place where it was at extraction, if it still looks the same: its names,
+    shapes and the sizes of its files. Raises VectorError if it is gone or another."""
+    info = vector.document["donors"][role]
+    location = recorded_location(info)
+    try:
+        donor = locate_checkpoint(location, offline=offline)
+    except CheckpointError as error:
+        raise VectorError(f"the {role} donor {location} of {vector.location} cannot be opened: {error}") from error
+    sizes = {entry.path.name: entry.path.stat().st_size for entry in donor.tensors.values()}
+    fits = all(name in donor.tensors and donor.tensors[name].shape == delta.shape for name, delta in
+               vector.deltas.items())  # fmt: skip
+    if not fits or sizes != {name: file["bytes"] for name, file in info["files"].items()}:
+        raise VectorError(f"what lies at {location} now is not the {role} donor that {vector.location} was extracted "
+                          f"from.")  # fmt: skip
+    return donor
+
+
 def locate_directory(location: str | Path, *, offline: bool = False) -> tuple[Path, str | None]:
     """The directory that `location` names, fetched where it is a Hub id, and then its commit. Nothing in it is checked.
 

@@ -194,7 +194,7 @@ class Job:
         self.again: Callable[[], Job] | None = None
         """Plans the same job in another process, from the paths of the inputs."""
         self._twins: Twins | None = None
-        self._warnings: list[str] = []
+        self._warnings = [notice for vector in inputs if isinstance(vector, Vector) if (notice := vector.lossy_notice)]
 
     def add(self, summands: Sequence[tuple[DeltaSource, Checkpoint]]) -> None:
         """Take in the summands (deltas, the small files of their base donor), in the order of the settings' alphas.

@@ -172,6 +172,9 @@ def _recompute_vector(vector: Vector, pool: Workers, *, offline: bool, follow_li
     if "imported" in vector.document:
         raise VerificationError(f"{vector.path} was imported from an adapter and has no tuned donor; its checksums "
                                 f"hold. Use --checksums-only, or import it again and compare the two.")  # fmt: skip
+    if vector.lossy:
+        raise VerificationError(f"{vector.path} is lossy; its checksums hold. Use --checksums-only, or compress the "
+                                f"exact vector again and compare the two.")  # fmt: skip
     try:
         computed = recompute_document(vector, offline=offline, follow_links=follow_links, progress=progress, pool=pool)
     except (CheckpointError, IncompatibleError) as error:
