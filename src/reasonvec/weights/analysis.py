@@ -13,6 +13,7 @@ from reasonvec.weights.arithmetic import STEP_BINS
 from reasonvec.weights.checkpoint import Checkpoint, layer_of, tensor_reader
 from reasonvec.weights.hub import locate_checkpoint, locate_vector, recorded_location
 from reasonvec.weights.modules import KINDS, kind_of
+from reasonvec.weights.provenance import size_of, weight_files
 from reasonvec.weights.relation import relate
 from reasonvec.weights.sources import StoredDeltas
 from reasonvec.weights.spectrum import top_energy
@@ -219,7 +220,7 @@ def _donor(vector: Vector, role: str, offline: bool) -> Checkpoint:
             f"--ancestor needs the donors again, and the {role} donor {location} of {vector.location} cannot be "
             f"opened: {error} Put it back, or extract the vector anew with --ancestor."
         ) from error
-    sizes = {entry.path.name: entry.path.stat().st_size for entry in donor.tensors.values()}
+    sizes = {path.name: size_of(path) for path in weight_files(donor)}
     fits = all(name in donor.tensors and donor.tensors[name].shape == delta.shape for name, delta in
                vector.deltas.items())  # fmt: skip
     if not fits or sizes != {name: file["bytes"] for name, file in info["files"].items()}:

@@ -212,7 +212,8 @@ def sample(checkpoint: Checkpoint, name: str, reader: TensorReader) -> "np.ndarr
         return read_run(entry, 0, entry.size, reader)
     words = random_words(stream_key(0, "sample", name), 0, SAMPLE_BLOCKS)
     starts = np.sort(words % np.uint64(entry.size - SAMPLE_ENTRIES + 1))
-    return np.concatenate([read_run(entry, int(start), int(start) + SAMPLE_ENTRIES, reader) for start in starts])
+    runs = ((int(start), int(start) + SAMPLE_ENTRIES) for start in starts)
+    return np.concatenate([read_run(entry, *run, reader, alone=True) for run in runs])
 
 
 def recompute_document(

@@ -6,7 +6,7 @@ Reading only; `extract` writes vectors of donors, `controls` writes the random o
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
 from reasonvec.weights.files import check_inside, sha256_of
+from reasonvec.weights.mirror import Mirror
 from reasonvec.weights.safetensors_header import TensorEntry, is_shape, read_header
 
 FORMAT = "reasonvec.vector"
@@ -74,6 +75,8 @@ class Vector:
     """The commit on the Hub, where that is known."""
     document: Mapping[str, Any]
     deltas: Mapping[str, Delta]
+    mirror: Mirror | None = None
+    """Of a vector in a store, whose directory `path` then is."""
 
     @property
     def tied(self) -> dict[str, str]:
@@ -127,7 +130,7 @@ class Vector:
             if not path.is_dir() and name not in self.document["files"]:
                 raise VectorError(f"{path} is not among the files of the vector that vector.json lists. Somebody put "
                                   f"it there; remove it.")  # fmt: skip
-        return Checkpoint(f"{self.location}/{DONOR}", folder, None, {}, follow_links=True)
+        return Checkpoint(f"{self.location}/{DONOR}", folder, None, {}, follow_links=True, mirror=self.mirror)
 
 
 def _read(file: Any, path: Path, entries: Mapping[str, TensorEntry], name: str, dtype: np.dtype[Any]) -> Any:
@@ -138,8 +141,10 @@ def _read(file: Any, path: Path, entries: Mapping[str, TensorEntry], name: str, 
     return np.frombuffer(file.read(entries[name].nbytes), dtype)
 
 
-def open_vector(path: Path, *, location: str | None = None, revision: str | None = None) -> Vector:
-    """Read vector.json and the headers of a vector and check that they agree.
+def open_vector(
+    path: Path, *, location: str | None = None, revision: str | None = None, mirror: Mirror | None = None
+) -> Vector:
+    """Read vector.json and the headers of a vector and check that they agree. One in a store is opened by its `mirror`.
 
     Raises VectorError for a directory that is no vector, another format version, a document whose checksum does not
     hold, or files that are missing or differ in size, names, shapes or dtypes from what the document says, and
@@ -158,7 +163,10 @@ def open_vector(path: Path, *, location: str | None = None, revision: str | None
         raise VectorError(f"{file} is a {document['format']}, not a {FORMAT}.")
     for name, info in document["files"].items():
         _check_size(root / name, root, info["bytes"])
-    return Vector(location or str(path), root, revision, document, _deltas(root, document))
+    deltas = _deltas(root, document)
+    if mirror:
+        deltas = {name: replace(delta, entry=mirror.remote(delta.entry)) for name, delta in deltas.items()}
+    return Vector(location or str(path), root, revision, document, deltas, mirror)
 
 
 _FORM = {
