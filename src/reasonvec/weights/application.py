@@ -8,6 +8,7 @@ from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.weights.alignment import match_donors
 from reasonvec.weights.hub import locate_checkpoint, locate_vector
 from reasonvec.weights.job import DEFAULT, Application, Job, Options, Progress, Setting
+from reasonvec.weights.output import Out, destination
 from reasonvec.weights.provenance import absolute
 from reasonvec.weights.sources import DonorDeltas, StoredDeltas
 from reasonvec.weights.vector import Vector
@@ -40,9 +41,10 @@ def apply(
     Raises IncompatibleError listing every misfit, CheckpointError and VectorError for damaged or unsafe inputs and for
     sums beyond the output's range, UsageError for patterns that match nothing, OutputError if `out` cannot be written.
     """
+    place = destination(out, offline=offline)
     job = plan_apply(vectors=vectors, alphas=[1.0], target=target, options=options, follow_links=follow_links,
                      offline=offline)  # fmt: skip
-    return job.run([Path(out)], dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers)[0]
+    return job.run([place], dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers)[0]
 
 
 def apply_sweep(
@@ -65,16 +67,15 @@ def apply_sweep(
     A vector whose own alpha is None takes those of `alphas` in turn; another keeps its own. Raises what `apply` raises,
     and UsageError for an `out` that would give two outputs one name.
     """
+    places = outputs(out, alphas, offline=offline)
     job = plan_apply(vectors=vectors, alphas=alphas, target=target, options=options, follow_links=follow_links,
                      offline=offline)  # fmt: skip
-    return job.run(
-        outputs(out, alphas), dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers
-    )
+    return job.run(places, dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers)
 
 
-def outputs(out: str | Path, alphas: Sequence[float]) -> list[Path]:
-    """The name of the output of each alpha. Raises UsageError unless they are distinct."""
-    found = [Path(str(out).replace(PLACE, f"{alpha:g}")) for alpha in alphas]
+def outputs(out: str | Path, alphas: Sequence[float], *, offline: bool = False) -> list[Out]:
+    """The place of the output of each alpha. Raises UsageError unless they are distinct."""
+    found = [destination(str(out).replace(PLACE, f"{alpha:g}"), offline=offline) for alpha in alphas]
     if len(set(found)) < len(found):
         what = f"--out {out} has no {PLACE} in it" if PLACE not in str(out) else "two of the alphas are equal"
         raise UsageError(
@@ -134,9 +135,10 @@ def transfer(
 
     Gives the bytes that `extract` and then `apply` would; raises what they raise.
     """
+    place = destination(out, offline=offline)
     job = plan_transfer(tuned=tuned, base=base, target=target, alphas=[alpha], options=options,
                         follow_links=follow_links, offline=offline)  # fmt: skip
-    return job.run([Path(out)], dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers)[0]
+    return job.run([place], dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers)[0]
 
 
 def transfer_sweep(
@@ -156,11 +158,10 @@ def transfer_sweep(
     progress: Progress = lambda nbytes: None,
 ) -> list[Application]:
     """What `transfer` does, for several alphas in one pass over the inputs, as `apply_sweep` names the outputs."""
+    places = outputs(out, alphas, offline=offline)
     job = plan_transfer(tuned=tuned, base=base, target=target, alphas=alphas, options=options,
                         follow_links=follow_links, offline=offline)  # fmt: skip
-    return job.run(
-        outputs(out, alphas), dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers
-    )
+    return job.run(places, dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers)
 
 
 def plan_transfer(

@@ -18,7 +18,7 @@ from pathlib import Path
 from reasonvec.errors import CheckpointError, ReasonvecError
 from reasonvec.weights.files import MAX_SMALL_FILE
 from reasonvec.weights.safetensors_header import MAX_HEADER_BYTES, TensorEntry
-from reasonvec.weights.stores import RemoteDirectory, RemoteFile
+from reasonvec.weights.stores import DOCUMENTS, MARKER, RemoteDirectory, RemoteFile
 
 MOST_FILES = 10_000
 """Objects below one address; a model has some hundred at most, the root of a bucket may have millions."""
@@ -70,6 +70,9 @@ def mirror(directory: RemoteDirectory) -> Mirror:
     if not files:
         raise CheckpointError(f"{directory} does not exist: the store lists nothing below it. Check the spelling, and "
                               f"the endpoint and region that are set.")  # fmt: skip
+    if MARKER in files and not any(name in files for name in DOCUMENTS):
+        raise CheckpointError(f"{directory} is not finished: it is being written, or its run was interrupted. Wait for "
+                              f"it, or run the command that makes it again with --resume.")  # fmt: skip
     if len(files) > MOST_FILES:
         raise CheckpointError(f"{directory} holds {len(files)} objects, more than the {MOST_FILES} that one checkpoint "
                               f"or vector may have. Name the prefix of the model itself.")  # fmt: skip

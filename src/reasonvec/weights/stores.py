@@ -2,6 +2,7 @@
 refusals mean. Knows nothing of checkpoints; imports fsspec only once an address is used.
 """
 
+import contextlib
 import os
 import re
 import time
@@ -15,6 +16,12 @@ from reasonvec.errors import CheckpointError, MissingExtraError, ReasonvecError,
 
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
 """What an address may begin with, and the package that speaks to it."""
+
+DOCUMENTS = ("vector.json", "reasonvec.json")
+"""An output of ours is whole where one of them is."""
+
+MARKER = ".reasonvec-partial"
+"""The object that stands in an output for as long as it is being written."""
 
 TRIES, FIRST_PAUSE = 4, 0.5
 """How often a store is asked, and the seconds before the second time; each further pause is twice as long."""
@@ -105,16 +112,22 @@ class RemoteDirectory:
         store = filesystem(self.address)
         store.invalidate_cache()
         root = str(store._strip_protocol(self.address)).rstrip("/")
-        try:
-            found = asked(lambda: store.find(root, detail=True), self.address, error)
-        except NotThereError:
+
+        def find() -> dict[str, Any]:
+            with contextlib.suppress(FileNotFoundError):
+                return dict(store.find(root, detail=True))
             return {}
+
+        found = asked(find, self.address, error)
         names = {path.removeprefix(f"{root}/"): info for path, info in sorted(found.items()) if info["type"] == "file"}
         return {name: RemoteFile(self.file(name), int(info["size"]), _version(info)) for name, info in names.items()}
 
-
-class NotThereError(CheckpointError):
-    """A store has no bucket or object of that name."""
+    def file_info(self, address: str, error: type[ReasonvecError] = CheckpointError) -> RemoteFile:
+        """One object in it as it is now."""
+        store = filesystem(self.address)
+        store.invalidate_cache()
+        info = asked(lambda: store.info(address), address, error)
+        return RemoteFile(address, int(info["size"]), _version(info))
 
 
 def remote_directory(address: str, *, offline: bool = False) -> RemoteDirectory:
@@ -155,7 +168,7 @@ def filesystem(address: str) -> Any:
 def asked(question: Callable[[], Answer], address: str, error: type[ReasonvecError] = CheckpointError) -> Answer:
     """What a store answers, asked again after a pause where it may be a passing failure.
 
-    Raises `error` with the reason and the way out, and NotThereError where there is nothing of that name.
+    Raises `error` with the reason and the way out.
     """
     for attempt in range(1, TRIES + 1):
         try:
@@ -165,7 +178,7 @@ def asked(question: Callable[[], Answer], address: str, error: type[ReasonvecErr
             if kind == "passing" and attempt < TRIES:
                 time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
                 continue
-            raise (NotThereError if kind == "missing" else error)(_reason(kind, fault, address, attempt)) from fault
+            raise error(_reason(kind, fault, address, attempt)) from fault
     raise AssertionError("a last attempt returns or raises")
 
 
