@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from types import SimpleNamespace
+from urllib.request import Request, urlopen
 
 import boto3
 import numpy as np
@@ -82,8 +83,14 @@ def bucket(server, request, monkeypatch, tmp_path):
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(stores, "FIRST_PAUSE", 0.0)
-    s3fs.S3FileSystem.clear_instance_cache()  # an instance keeps the methods and variables that it was made with
+    forget()
     yield Bucket(server, f"b{abs(hash(request.node.nodeid))}")
+    forget()
+
+
+def forget():
+    """The next file system is a new one: one keeps the methods and variables that it was made with."""
+    stores._filesystem.cache_clear()
     s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -266,7 +273,7 @@ def test_an_address_names_one_place_of_a_known_store(address, message):
         transfer(tuned="a", base="b", target="c", out=address)
 
 
-def test_what_is_not_there_and_what_is_forbidden_are_told_apart(bucket, models, tmp_path, monkeypatch):
+def test_what_is_not_there_is_named(bucket, models, tmp_path):
     with pytest.raises(CheckpointError, match="s3://no-such-bucket/x does not exist"):
         locate_checkpoint("s3://no-such-bucket/x")
     with pytest.raises(CheckpointError, match="models/no does not exist: the store lists nothing below it"):
@@ -274,14 +281,27 @@ def test_what_is_not_there_and_what_is_forbidden_are_told_apart(bucket, models, 
     with pytest.raises(OutputError, match="no-such-bucket/x/.reasonvec-partial does not exist: the store has no such"):
         run_local(tmp_path, "s3://no-such-bucket/x")
 
-    def denied(*arguments, **keywords):
-        raise PermissionError("Access Denied")
 
-    monkeypatch.setattr(s3fs.S3FileSystem, "_find", denied)
-    s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(CheckpointError, match="denies access .Access Denied.*lack the right.*AWS_PROFILE"):
+@pytest.fixture
+def locked(server, models):
+    """From here on the server lets nobody in whose key it does not know."""
+    allow(server, 0)
+    yield
+    allow(server, 10**9)
+
+
+def allow(server, requests):
+    """How many more requests the server answers without asking who it is."""
+    body = Request(f"{server}/moto-api/reset-auth", data=str(requests).encode(), headers={"Content-Type": "text/plain"})
+    urlopen(body).close()
+
+
+def test_denied_access_is_named_for_inputs_and_outputs(bucket, models, tmp_path, locked):
+    with pytest.raises(
+        CheckpointError, match="target cannot be opened: the store denies access .*lack the right.*AWS_"
+    ):
         locate_checkpoint(models["target"])
-    with pytest.raises(OutputError, match="denies access"):
+    with pytest.raises(OutputError, match="out cannot be opened: the store denies access"):
         run_local(tmp_path, f"{bucket.address}/out")
 
 

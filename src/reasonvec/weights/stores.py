@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -155,14 +155,20 @@ def remote_directory(address: str, *, offline: bool = False) -> RemoteDirectory:
 
 def filesystem(address: str) -> Any:
     """The fsspec file system for an address. Raises MissingExtraError if its package is not installed."""
-    import fsspec  # here for start-up time, and since most runs need none
-
     scheme = address.partition("://")[0]
     try:
-        return fsspec.filesystem(scheme, use_listings_cache=False)
+        return _filesystem(scheme, os.getpid())
     except ImportError as error:
         raise MissingExtraError(f'{address} needs the package {SCHEMES[scheme]}, which comes with an extra: pip '
                                 f'install "reasonvec[stores]"') from error  # fmt: skip
+
+
+@cache
+def _filesystem(scheme: str, process: int) -> Any:
+    """One for all threads of a process, so that they share connections; fsspec itself makes one for each thread."""
+    import fsspec  # here for start-up time, and since most runs need none
+
+    return fsspec.filesystem(scheme, use_listings_cache=False)
 
 
 def asked(question: Callable[[], Answer], address: str, error: type[ReasonvecError] = CheckpointError) -> Answer:
@@ -188,7 +194,8 @@ def _kind(fault: Exception) -> str:
         return "credentials"
     if isinstance(fault, FileNotFoundError):
         return "missing"
-    if isinstance(fault, PermissionError) or getattr(fault, "code", None) in (401, 403):
+    status = getattr(getattr(fault, "response", None), "status_code", getattr(fault, "code", None))
+    if isinstance(fault, PermissionError) or status in (401, 403):
         return "denied"
     return "passing"
 

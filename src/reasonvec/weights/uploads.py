@@ -79,17 +79,18 @@ class Uploads:
                                   ) from error  # fmt: skip
             self.sent[name] = record
             _write(self._journal, json.dumps([name, record]) + "\n", append=True)
-        size = self.sent[name][0]
-        os.truncate(path, 0)
-        os.truncate(path, size)  # a hole of its size: what lists the output's files still finds it
+        # a hole of its size takes its place, in one step, since what lists the output's files still has to find it
+        hole = self._root / "hole"
+        with hole.open("wb") as file:
+            file.truncate(self.sent[name][0])
+        hole.replace(path)
 
     def _put(self, path: Path, address: str) -> list[Any]:
         store, size = filesystem(address), path.stat().st_size
-        parts: dict[str, int] = {}
-        if self.directory.scheme in ("s3", "gs"):
-            parts["chunksize"] = max(PART_BYTES, -(-size // _MOST_PARTS))
-        if self.directory.scheme == "s3":
-            parts["max_concurrency"] = _PARTS_AT_ONCE
+        parts = {
+            "s3": {"chunksize": max(PART_BYTES, -(-size // _MOST_PARTS)), "max_concurrency": _PARTS_AT_ONCE},
+            "gs": {"chunksize": PART_BYTES},
+        }.get(self.directory.scheme, {})
         asked(lambda: store.put_file(str(path), address, **parts), address, OutputError)
         found = self.directory.file_info(address, OutputError)
         if found.size != size:
