@@ -1,6 +1,6 @@
 # Everything a newcomer types. `make demo` and `make test` set up what is missing first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types docs torture bench lab-seeds clean
+.PHONY: help setup demo test check lint types docs torture fuzz bench lab-seeds clean
 
 BIN := .venv/bin
 DEMO ?= demo
@@ -40,6 +40,10 @@ torture: setup ## kill extract, apply and transfer at every instant; long
 
 bench: setup ## time and memory against mergekit and others, hours; ARGS="--part startup" for less, --write for docs
 	@$(BIN)/python benchmarks/weights.py $(ARGS)
+
+fuzz: ## fuzz everything that reads files of strangers: RUNS=1000000 SECONDS=600, both at least; fuzz/README.md
+	@scripts/setup fuzz
+	@$(BIN)/python -m fuzz $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 lab-seeds: setup ## five fresh seeds of the demo; writes the table in docs/lab.md
 	@$(BIN)/python benchmarks/lab_seeds.py

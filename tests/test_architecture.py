@@ -15,16 +15,17 @@ SOURCE = Path(reasonvec.__file__).parent
 BELOW = {
     "errors": set(),
     "weights": {"errors"},
-    "terminal": {"weights", "errors"},
+    "interchange": {"weights", "errors"},
+    "terminal": {"interchange", "weights", "errors"},
     "evaluation": {"weights", "errors"},
     "training": {"evaluation", "weights", "errors"},
     "report": {"evaluation", "weights", "errors"},
     "lab": {"report", "training", "evaluation", "weights", "errors"},
-    "cli": {"lab", "report", "training", "evaluation", "weights", "errors", "terminal"},
-    "__init__": {"weights", "errors"},
+    "cli": {"lab", "report", "training", "evaluation", "interchange", "weights", "errors", "terminal"},
+    "__init__": {"interchange", "weights", "errors"},
     "__main__": {"cli"},
 }
-TORCH_FREE = {"errors", "weights", "terminal", "cli", "__init__", "report"}
+TORCH_FREE = {"errors", "weights", "interchange", "terminal", "cli", "__init__", "report"}
 
 
 def imports(file):

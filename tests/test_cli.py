@@ -35,6 +35,7 @@ JSON_COMMANDS = {
     "extract": ("--tuned", "tuned", "--base", "base", "--out", "out"),
     "inspect": ("vector",),
     "compare": ("vector", "vector"),
+    "compress": ("vector", "--density", "0.5", "--out", "out"),
     "check": ("--vector", "vector", "--target", "target"),
     "apply": ("--vector", "vector", "--target", "target", "--out", "out"),
     "transfer": ("--tuned", "tuned", "--base", "base", "--target", "target", "--out", "out"),
@@ -54,7 +55,7 @@ def test_people_get_text_on_stdout_and_the_next_step_on_stderr(root, command):
     result = run(command, *JSON_COMMANDS[command])
     assert result.exit_code == 0, result.output
     assert result.stdout.strip()
-    if command in ("extract", "apply", "transfer"):
+    if command in ("extract", "compress", "apply", "transfer"):
         assert "Next: reasonvec" in result.stderr
 
 
@@ -129,12 +130,19 @@ def test_a_pipe_that_closes_early_is_no_traceback(root):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
-def test_every_option_is_explained(name):
-    for parameter in main.commands[name].params:
+def commands(group):
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command)
+
+
+@pytest.mark.parametrize("command", list(commands(main)), ids=lambda command: command.name)
+def test_every_option_is_explained(command):
+    for parameter in command.params:
         if isinstance(parameter, click.Option):
-            assert parameter.help, f"{name} {parameter.name}"
-    assert main.commands[name].help
+            assert parameter.help, f"{command.name} {parameter.name}"
+    assert command.help
 
 
 def test_sizes_are_read_as_people_write_them():

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from reasonvec.cli import main
@@ -20,11 +21,16 @@ def test_links_lead_somewhere(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_commands_and_their_options_exist(document):
     for line in re.findall(r"^reasonvec (.*)$", document.read_text(), re.MULTILINE):
-        command, *words = line.split("#")[0].split()
-        assert command in main.commands, line
-        known = {option for parameter in main.commands[command].params for option in parameter.opts}
+        words = line.split("#")[0].split()
+        command = main
+        while isinstance(command, click.Group):
+            assert words[0] in command.commands, line
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts}
         for word in words:
-            assert not word.startswith("--") or word in known, f"{document.name}: reasonvec {command} has no {word}"
+            assert not word.startswith("--") or word in known, (
+                f"{document.name}: reasonvec {command.name} has no {word}"
+            )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasonvec.errors import (
     CheckpointError,
+    ClusterError,
     IncompatibleError,
     MissingExtraError,
     OutputError,
@@ -20,12 +21,14 @@ from reasonvec.errors import (
 )
 
 if TYPE_CHECKING:
+    from reasonvec.interchange import export_lora, import_dcp, import_lora
     from reasonvec.weights import (
         Options,
         apply,
         apply_sweep,
         check,
         compare,
+        compress,
         extract,
         inspect,
         transfer,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "IncompatibleError",
     "MissingExtraError",
     "Options",
@@ -49,7 +53,11 @@ __all__ = [
     "apply_sweep",
     "check",
     "compare",
+    "compress",
+    "export_lora",
     "extract",
+    "import_dcp",
+    "import_lora",
     "inspect",
     "transfer",
     "transfer_sweep",
@@ -62,7 +70,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # on first use, so that `reasonvec --help` starts without NumPy
     if name in __all__:
-        from reasonvec import weights
+        from reasonvec import interchange, weights
 
-        return getattr(weights, name)
+        return getattr(interchange if hasattr(interchange, name) else weights, name)
     raise AttributeError(f"module 'reasonvec' has no attribute {name!r}")

@@ -118,6 +118,9 @@ _output = _options(
 )
 _workers = click.option("--workers", type=click.IntRange(1, 64), metavar="N",
                         help="Threads that share the work. Default: one for each processor, at most 4.")  # fmt: skip
+_ray = click.option("--ray", metavar="ADDRESS",
+                    help="Spread the work over the nodes of a Ray cluster, which all have to see the same files: auto, "
+                         "HOST:PORT or ray://HOST:PORT. --workers is then for each task.")  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document to stdout and nothing else.")
 _applying = _options(
     click.option("--target", required=True, metavar="DIR", help="The checkpoint to add to. It is never changed."),
@@ -147,6 +150,7 @@ _applying = _options(
         help="Split the output into files of at most this size.",
     ),
     _workers,
+    _ray,
     click.option("--dry-run", is_flag=True, help="Check everything and say what would be written; write nothing."),
     _access,
     _json,
@@ -312,6 +316,44 @@ def compare(vectors: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
 
 
 @main.command()
+@click.argument("vector", metavar="VECTOR")
+@_output
+@click.option("--rank", type=int, metavar="K", help="Keep of each matrix its best approximation of rank K.")
+@click.option("--density", type=float, metavar="D",
+              help="Keep the share D of each tensor's entries that are not zero.")  # fmt: skip
+@click.option("--bits", type=int, metavar="8|4|1", help="Keep integers of so many bits, with scales.")
+@click.option("--select", type=click.Choice(["magnitude", "random"]), show_default="magnitude",
+              help="Which entries a density keeps: the largest, or each at random.")  # fmt: skip
+@click.option("--rescale", is_flag=True, help="Divide the entries that a density keeps by it.")
+@click.option("--target", metavar="DIR",
+              help="Count the entries that change of DIR plus VECTOR. Default: of the base donor.")  # fmt: skip
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of the random selection and of the ranks' method."
+)
+@click.option("--tensors", is_flag=True, help="Show a row for every tensor too.")
+@_workers
+@_access
+@_json
+def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
+    """Make a vector smaller with loss, and say how much is lost. VECTOR stays as it is.
+
+    One of --rank, --density and --bits says how. What was lost is measured from what was written, kept in OUT, and told
+    whenever OUT is added to a checkpoint.
+    """
+    from reasonvec import terminal
+    from reasonvec.weights import compress as run
+
+    with _progress("compressing") as progress:
+        compression = run(**arguments, progress=progress)
+    _warn(compression.warnings)
+    if as_json:
+        _print_json(compression.to_json())
+        return
+    _print(terminal.compression(compression, tensors=tensors))
+    _next(f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")
+
+
+@main.command()
 @click.argument("path", metavar="DIR")
 @click.option("--checksums-only", is_flag=True, help="Do not compute anything again; the inputs are not needed.")
 @_workers
@@ -328,6 +370,94 @@ def verify(path: str, as_json: bool, **arguments: Any) -> None:
         _print_json(verification.to_json())
     else:
         _print(terminal.verification(verification))
+
+
+@main.group(name="import")
+def import_() -> None:
+    """Read what other tools write: a LoRA adapter, a distributed checkpoint."""
+
+
+@import_.command(name="lora")
+@click.argument("adapter", metavar="ADAPTER")
+@click.option("--base", required=True, metavar="DIR", help="The checkpoint that the adapter was trained on.")
+@_output
+@_workers
+@_access
+@_json
+def import_lora(adapter: str, as_json: bool, **arguments: Any) -> None:
+    """Make a vector of a peft LoRA adapter: VECTOR = (BASE with ADAPTER) - BASE."""
+    from reasonvec import terminal
+    from reasonvec.interchange import import_lora as run
+
+    with _progress("importing") as progress:
+        imported = run(adapter, **arguments, progress=progress)
+    _warn(imported.warnings)
+    if as_json:
+        _print_json(imported.to_json())
+        return
+    _print(terminal.lora_import(imported))
+    _next(f"reasonvec check --vector {arguments['out']} --target TARGET",
+          f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
+
+
+@import_.command(name="dcp")
+@click.argument("directory", metavar="DIR")
+@click.option("--like", required=True, metavar="CHECKPOINT",
+              help="The checkpoint it was trained from: gives names, configuration and tokenizer.")  # fmt: skip
+@_output
+@click.option("--dtype", type=click.Choice(["keep", "float32", "bfloat16", "float16"]), default="keep",
+              show_default=True, help="Of the output's floating-point tensors.")  # fmt: skip
+@click.option("--prefix", help="What stands before the model's names, where that is not found by itself.")
+@click.option("--skip", multiple=True, metavar="GLOB", help="Leave these entries of DIR out. May be repeated.")
+@click.option("--max-shard-size", "max_shard_bytes", type=_Size(), default="5GB", show_default=True,
+              help="Split the output into files of at most this size.")  # fmt: skip
+@_access
+@_json
+def import_dcp(directory: str, as_json: bool, **arguments: Any) -> None:
+    """Make an ordinary checkpoint of a torch distributed one (.metadata and *.distcp, or safetensors shards).
+
+    As FSDP, accelerate, torchtitan and verl write them. Nothing in it is unpickled.
+    """
+    from reasonvec import terminal
+    from reasonvec.interchange import import_dcp as run
+
+    with _progress("importing") as progress:
+        imported = run(directory, **arguments, progress=progress)
+    _warn(imported.warnings)
+    if as_json:
+        _print_json(imported.to_json())
+        return
+    _print(terminal.dcp_import(imported))
+    _next(f"reasonvec extract --tuned {arguments['out']} --base {arguments['like']} --out VECTOR")
+
+
+@main.group()
+def export() -> None:
+    """Write a vector as what other tools read: a LoRA adapter."""
+
+
+@export.command(name="lora")
+@click.argument("vector", metavar="VECTOR")
+@click.option("--rank", required=True, type=int, help="Of each pair of factors, at most.")
+@_output
+@click.option("--target-modules", multiple=True, metavar="GLOB",
+              help="Take these modules only, by name or last part. May be repeated.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the randomised singular vectors.")
+@click.option("--offline", is_flag=True, help="Never ask the Hub; use what is in its cache.")
+@_json
+def export_lora(vector: str, as_json: bool, **arguments: Any) -> None:
+    """Make the nearest peft LoRA adapter of a vector, and say what it cannot hold."""
+    from reasonvec import terminal
+    from reasonvec.interchange import export_lora as run
+
+    with _progress("factorising") as progress:
+        exported = run(vector, **arguments, progress=progress)
+    _warn(exported.warnings)
+    if as_json:
+        _print_json(exported.to_json())
+        return
+    _print(terminal.lora_export(exported))
+    click.echo(f'Next: peft.PeftModel.from_pretrained(model, "{arguments["out"]}")', err=True)
 
 
 @main.command()
@@ -391,4 +521,6 @@ def _print(renderable: Any) -> None:
 
 
 def _print_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    # json escapes what is below a space; what else cannot be encoded or steers terminals is escaped here
+    click.echo(re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text))

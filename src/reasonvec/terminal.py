@@ -11,13 +11,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from reasonvec.interchange.dcp_import import DcpImport
+from reasonvec.interchange.lora_export import LoraExport
+from reasonvec.interchange.lora_import import LoraImport
 from reasonvec.weights.analysis import Change, Inspection
 from reasonvec.weights.comparison import Comparison, Pair
 from reasonvec.weights.compatibility import CheckReport
+from reasonvec.weights.compression import Compression
 from reasonvec.weights.extraction import Extraction
 from reasonvec.weights.job import Application
 from reasonvec.weights.lineage import Distance, Lineage
 from reasonvec.weights.receipt import RealisedAlpha
+from reasonvec.weights.vector import lossy_method
 from reasonvec.weights.verification import Verification
 
 _COLOURS = {"blocking": "bold red", "warning": "yellow", "note": "cyan"}
@@ -91,6 +96,32 @@ def application(application: Application) -> RenderableType:
     return _facts(facts)
 
 
+def compression(compression: Compression, *, tensors: bool = False) -> RenderableType:
+    """What `compress` made and lost: the whole, then a row for each kind of module and, with `tensors`, each tensor."""
+    lossy = compression.lossy
+    share = compression.nbytes / compression.nbytes_before if compression.nbytes_before else None
+    facts = [
+        ("wrote", f"{compression.vector.location}: {_size(compression.nbytes)}, {_percent(share)} of the exact vector"),
+        ("method", f"{compression.method}, seed {lossy['seed']}"),
+        ("kept exactly", f"{len(lossy['kept_exactly'])} of {len(lossy['tensors'])} tensors"),
+    ]
+    if lossy["measured_on"]:
+        facts.append(("changed", f"entries of {lossy['measured_on']} plus the vector, at alpha 1"))
+    parts: list[RenderableType] = [_facts(facts), _losses("kind", {**lossy["kinds"], "all": lossy})]
+    if tensors:
+        parts.append(_losses("tensor", lossy["tensors"]))
+    return Group(*parts)
+
+
+def _losses(what: str, rows: Mapping[str, Mapping[str, float | None]]) -> Table:
+    table = _table(what, "relative error", "cosine", "changed")
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    for name, loss in rows.items():
+        table.add_row(Text(_safe(name)), _percent(loss["relative_error"], 2), _number(loss["cosine"]),
+                      _percent(loss["changed_share"], 2), style="bold" if name == "all" else None)  # fmt: skip
+    return table
+
+
 def realised_line(realised: RealisedAlpha) -> str:
     """Which share of the requested change the target's grid let through, overall and by layer, for stderr."""
     layers = ", ".join(f"{layer} {_percent(share, 1)}" for layer, share in realised.layers.items())
@@ -102,6 +133,54 @@ def verification(verification: Verification) -> RenderableType:
     how = "computed again from the inputs, bit for bit" if verification.recomputed else "by their checksums"
     return Text(f"yes: {verification.path} is what it says it is ({verification.kind}, {verification.tensors} tensors "
                 f"verified {how}).")  # fmt: skip
+
+
+def dcp_import(imported: DcpImport) -> RenderableType:
+    """What `import dcp` made."""
+    made = imported.to_json()
+    return _facts([
+        ("checkpoint", f"{made['path']}: {_size(sum(imported.shards.values()))} in {len(imported.shards)} file(s)"),
+        ("tensors", f"{made['tensors']} of {', '.join(made['dtypes'])}"),
+        ("prefix", f"{imported.prefix} before the model's names"),
+        ("not written", f"{len(imported.ignored)} other entries, {len(imported.tied)} tied copies"),
+    ])  # fmt: skip
+
+
+def lora_import(imported: LoraImport) -> RenderableType:
+    """What `import lora` made."""
+    made = imported.to_json()
+    relative = made["norm"] / made["base_norm"] if made["base_norm"] else None
+    return _facts([
+        ("vector", made["path"]),
+        ("low rank", f"{imported.low_rank} tensors"),
+        ("replaced", f"{imported.replaced} tensors that the adapter holds whole"),
+        ("zero", f"{made['tensors'] - made['touched_tensors']} tensors that it does not touch"),
+        ("norm", f"{_number(made['norm'])}, {_percent(relative, 3)} of the base's weights"),
+    ])  # fmt: skip
+
+
+def lora_export(exported: LoraExport) -> RenderableType:
+    """How well each module is held, what is left out, and how much of the vector is lost in all."""
+    fits = _table("module", "rank", "norm", "error", "energy kept")
+    for fit in exported.modules:
+        fits.add_row(
+            Text(_safe(fit.name)), str(fit.rank), f"{fit.norm:.3g}", _percent(fit.relative_error), _percent(fit.energy)
+        )
+    parts: list[RenderableType] = [fits]
+    if exported.left_out:
+        rest = _table("left out", "norm", "reason")
+        for left_out in exported.left_out:
+            rest.add_row(Text(_safe(left_out.name)), f"{left_out.norm:.3g}", Text(_safe(left_out.reason)))
+        rest.columns[2].justify, rest.columns[2].no_wrap = "left", False
+        parts.append(rest)
+    for table in parts:
+        assert isinstance(table, Table)
+        table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    facts = [
+        ("adapter", str(exported.out)),
+        ("lost", f"{_percent(exported.lost_energy, 2)} of the vector's energy (squared norm)"),
+    ]
+    return Group(*parts, _facts(facts))
 
 
 def _safe(text: str) -> str:
@@ -138,6 +217,9 @@ def _whole(inspection: Inspection) -> list[tuple[str, str]]:
     rows = [("vector", inspection.name)]
     if control := inspection.document.get("control"):
         rows.append(("control", f"{control['kind']}, seed {control['seed']}"))
+    if lossy := inspection.document.get("lossy"):
+        rows.append(("lossy", f"{lossy_method(lossy)}; {_percent(lossy['relative_error'], 2)} of the exact vector's "
+                              f"norm away from it"))  # fmt: skip
     for role in ("tuned", "base"):
         donor = inspection.document.get("donors", {}).get(role)
         if donor:

@@ -6,19 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
-from reasonvec.errors import CheckpointError, IncompatibleError, ReasonvecError, VerificationError
+from reasonvec.errors import CheckpointError, IncompatibleError, ReasonvecError, VectorError, VerificationError
 from reasonvec.weights import Options, apply, check, extract, inspect, transfer, verify
 from reasonvec.weights.arithmetic import rounded
 from reasonvec.weights.checkpoint import open_checkpoint
 from reasonvec.weights.documents import format_document
 from reasonvec.weights.dtypes import FLOATS
 from reasonvec.weights.hub import locate_vector
+from reasonvec.weights.safetensors_header import loads_strictly, read_header
+from reasonvec.weights.vector import open_vector
 from tests.checkpoints import BF16, CONFIG, bits, moved, random_tensors, read, write
 
 
@@ -334,3 +338,168 @@ def test_no_type_in_a_signed_document_is_a_traceback(root, bad):
             with contextlib.suppress(ReasonvecError):  # anything else is a failure
                 act()
         file.write_bytes(original)
+
+
+# what fuzzing found (fuzz/regressions has the inputs)
+
+
+def signed_with(root, change):
+    document = json.loads((root / "vector/vector.json").read_text())
+    change(document)
+    (root / "vector/vector.json").write_bytes(format_document(document))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a\0b", r"'.*a\\x00b' is no name that a file can have: embedded null byte"),
+        ("\ud800", r"'.*\\ud800' is no name that a file can have: .* surrogates not allowed"),
+        ("x" * 300, r"x{300} is missing, though it is named as part of"),
+    ],
+    ids=["null byte", "half a character", "too long"],
+)
+def test_names_that_no_file_can_have_are_refused(root, name, message):
+    signed_with(root, lambda document: document["files"].update({name: {"bytes": 1}}))
+    with pytest.raises(VectorError, match=message):
+        open_vector(root / "vector")
+    write(root / "odd", random_tensors(0), shards=2)
+    index = {"weight_map": {"model.norm.weight": f"{name}.safetensors"}}
+    (root / "odd/model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"is no name|is missing|so it is refused"):
+        open_checkpoint(root / "odd")
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**64), 10**400], ids=["2^64", "-2^64", "400 digits"])
+def test_integers_that_no_count_reaches_are_refused(root, number):
+    signed_with(root, lambda document: document["tensors"]["model.norm.weight"].update(norm=number))
+    with pytest.raises(VectorError, match=r"tensors\.model\.norm\.weight\.norm is too large"):
+        open_vector(root / "vector")
+
+
+@pytest.mark.parametrize("number", [1e300, 1e-300, 5e-324, 2**63 * 10**9, -1.0])
+def test_norms_that_no_weights_have_are_refused(root, number):
+    signed_with(root, lambda document: document["tensors"]["model.norm.weight"].update(base_norm=number))
+    with pytest.raises(VectorError, match=r"base_norm is (.*, no norm of weights|too large)"):
+        inspect(root / "vector").to_json()
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
+def test_numbers_that_are_none_are_refused_wherever_they_are(root, number):
+    file = root / "vector/vector.json"
+    file.write_text(file.read_text().replace('"formula": "tuned - base"', f'"formula": {number}'))
+    with pytest.raises(VectorError, match="holds NaN or infinity"):
+        open_vector(root / "vector")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("relation", {"a": [1]}), ("relation", {}), ("control", {"kind": "random"}), ("control", [])]
+)
+def test_what_is_printed_of_a_document_is_checked_when_it_is_read(root, field, value):
+    signed_with(root, lambda document: document.update({field: value}))
+    with pytest.raises(VectorError, match=rf"lacks or misstates a field: {field}"):
+        open_vector(root / "vector")
+
+
+def test_json_output_is_ascii_where_it_must_be(root):
+    from click.testing import CliRunner
+
+    from reasonvec.cli import main
+
+    odd = "\ud800 \x9b2J \x7f é"
+    signed_with(root, lambda document: document["donors"]["tuned"].update(location=odd))
+    result = CliRunner().invoke(main, ["inspect", str(root / "vector"), "--json"])
+    assert result.exit_code == 0
+    assert r"\ud800 \u009b2J \u007f é" in result.output
+    assert json.loads(result.output)["donors"]["tuned"]["location"] == odd
+
+
+@pytest.mark.parametrize("version", [True, 1.0])
+def test_what_only_equals_the_version_is_another_version(root, version):
+    signed_with(root, lambda document: document.update(format_version=version))
+    with pytest.raises(VectorError, match=f"is of format version {version}"):
+        open_vector(root / "vector")
+
+
+@pytest.mark.parametrize(("depth", "fits"), [(64, True), (65, False), (900, False), (100_000, False)])
+def test_json_nested_more_than_64_levels_is_refused(depth, fits):
+    for text in ("[" * depth + "]" * depth, '{"a":' * (depth - 1) + "{}" + "}" * (depth - 1)):
+        if fits:
+            loads_strictly(text)
+        else:
+            with pytest.raises(ValueError, match="nested more than 64 levels deep"):
+                loads_strictly(text)
+
+
+@pytest.mark.parametrize("piece", ["[],", "{},", "1,"])
+def test_json_that_would_fill_the_memory_is_refused_before_it_is_parsed(tmp_path, piece):
+    text = b'{"a":[' + piece.encode() * 700_000 + b"0]}"
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    (tmp_path / "model.safetensors.index.json").write_bytes(text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"header that is not JSON \(more than 600000 values, which"):
+            read_header(tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"json is not JSON: more than 250000 values, which"):
+            open_checkpoint(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_many_values_as_are_read_take_less_than_the_file_and_100_mb(tmp_path):
+    names = ",".join(f'"{number:x}":{{}}' for number in range(599_000 // 2))
+    header = f"{{{names}}}".encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    index = json.dumps({"weight_map": {f"n{number}": "a.safetensors" for number in range(249_000)}})
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    for read_it, size in (
+        (lambda: read_header(tmp_path / "a.safetensors"), len(header)),
+        (lambda: open_checkpoint(tmp_path), len(index)),
+    ):
+        tracemalloc.start()
+        with pytest.raises(CheckpointError):
+            read_it()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < size + (100 << 20)
+
+
+@pytest.fixture
+def with_residual(tmp_path):
+    """A vector with a delta of three entries, of which the first two need more than a float64."""
+    write(tmp_path / "base", {"w": np.array([1, 1, 1], BF16)})
+    write(tmp_path / "tuned", {"w": np.array([2.0**-60, 2.0**-61, 1], BF16)})
+    extract(tuned=tmp_path / "tuned", base=tmp_path / "base", out=tmp_path / "vector")
+    assert [list(part) for part in open_vector(tmp_path / "vector").residuals["w"]] == [[0, 1], [2.0**-60, 2.0**-61]]
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [([0, 3], [1, 1]), ([-1, 0], [1, 1]), ([1, 0], [1, 1]), ([1, 1], [1, 1]), ([0], [1]), ([0, 1], [1]),
+     ([0, 1, 2], [1, 1, 1]), ([0, 1], [1, np.nan]), ([0, 1], [np.inf, 1]), ([], [])],
+)  # fmt: skip
+def test_residuals_that_are_none_are_refused(with_residual, index, value):
+    path = with_residual / "vector/residual/residual.safetensors"
+    save_file({"w#index": np.array(index, np.int64), "w#value": np.array(value, np.float64)}, path)
+    content = path.read_bytes()
+    info = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    signed_with(with_residual, lambda document: document["files"].update({"residual/residual.safetensors": info}))
+    with pytest.raises(VectorError, match="does not hold 2 finite numbers for ascending entries of 'w'"):
+        apply(vectors=[(with_residual / "vector", 1.0)], target=with_residual / "base", out=with_residual / "out")
+
+
+def test_a_folder_in_donor_that_is_a_link_to_elsewhere_is_refused(root):
+    (root / "templates").mkdir()
+    (root / "templates/secret.jinja").write_text("{{ secret }}")
+    (root / "vector/donor/additional_chat_templates").symlink_to(root / "templates")
+    with pytest.raises(VectorError, match="additional_chat_templates is not among the files of the vector"):
+        open_vector(root / "vector").donor()
+
+
+def test_verify_finds_a_folder_that_is_a_link_to_elsewhere(root):
+    (root / "templates").mkdir()
+    (root / "templates/tool.jinja").write_text("{{ evil }}")
+    (made(root) / "additional_chat_templates").symlink_to(root / "templates")
+    with pytest.raises(VerificationError, match="additional_chat_templates was not there when"):
+        verify(root / "out")

@@ -48,6 +48,25 @@ def test_both_add_alike(count, dtype, alpha):
         assert outs[0].tobytes() == outs[1].tobytes()
 
 
+@needs_compiler
+@pytest.mark.parametrize("count", LENGTHS)
+@pytest.mark.parametrize("dtype", [BF16, np.float32], ids=str)
+@pytest.mark.parametrize("alpha", [1.0, -0.3])
+def test_both_round_at_random_alike(count, dtype, alpha):
+    weight = interesting(11, count)
+    usual = (np.random.default_rng(12).standard_normal(count) * 1e-3).astype(dtype)
+    for delta in (usual, interesting(13, count).astype(dtype)):
+        outs, results = [], []
+        for add in twins("add_bfloat16_at_random"):
+            out = np.zeros(count, BF16)
+            results.append(add(weight, delta, alpha, out, 12345678901234567890, 40_000))
+            outs.append(out)
+        assert results[0][2] == results[1][2]
+        if results[0][2]:
+            assert results[0] == results[1]
+            assert outs[0].tobytes() == outs[1].tobytes()
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_sums_are_rounded_once_and_zeros_keep_their_bits(which):
     weight, delta = interesting(3, 5000), (np.random.default_rng(4).standard_normal(5000) * 1e-3).astype(np.float32)

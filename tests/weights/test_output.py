@@ -1,7 +1,10 @@
 """Promise 4, crash-safe: a run killed at any instant leaves nothing visible or a complete result, and resumes."""
 
 import errno
+import itertools
+import json
 import os
+import resource
 import signal
 import warnings
 from collections import namedtuple
@@ -9,23 +12,35 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from reasonvec.errors import CheckpointError, OutputError
+from reasonvec.errors import CheckpointError, OutputError, VectorError
 from reasonvec.weights import apply, extract, output, transfer
+from reasonvec.weights.blocks import BLOCK
 from reasonvec.weights.safetensors_header import read_header
-from tests.checkpoints import everything_under, moved, random_tensors, write
+from tests.checkpoints import BF16, everything_under, moved, random_tensors, write
 
 CALLS = ("pwrite", "fsync", "ftruncate", "rename")
 """What changes the disk; a kill between any two of them is a different state to be left behind."""
 
 
+INSTANTS = 200
+"""Kills over all operations; `make test` tries every tenth of them, `make torture` all."""
+
+
 @pytest.fixture
 def root(tmp_path, monkeypatch):
+    return checkpoints(tmp_path, monkeypatch)
+
+
+def checkpoints(path, monkeypatch):
+    """base, tuned, target and a vector; the commits are so small that every tensor is one, as in a large model."""
     base = random_tensors(0)
+    rng = np.random.default_rng(3)
+    base["model.layers.1.mlp.up_proj.weight"] = (rng.standard_normal((2, BLOCK)) * 0.02).astype(BF16)  # two blocks
     for name, tensors in (("base", base), ("tuned", moved(base, 1)), ("target", moved(base, 2))):
-        write(tmp_path / name, tensors)
-    extract(tuned=tmp_path / "tuned", base=tmp_path / "base", out=tmp_path / "vector")
-    monkeypatch.setattr(output, "COMMIT_BYTES", 1)  # every tensor is committed, as in a large model
-    return tmp_path
+        write(path / name, tensors)
+    extract(tuned=path / "tuned", base=path / "base", out=path / "vector")
+    monkeypatch.setattr(output, "COMMIT_BYTES", 1)
+    return path
 
 
 def run(operation, root, out, **options):
@@ -41,25 +56,30 @@ def contents(path):
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
-def in_a_child(work, kill_at=None):
-    """Run `work` in a forked process that kills itself at the given call that changes the disk; the number of calls."""
+def in_a_child(work, kill_at=None, torn=0.0):
+    """Run `work` in a forked process that kills itself at the given call that changes the disk; the number of calls.
+
+    The share `torn` of the data of a write is on its way to the disk before.
+    """
     readable, writable = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork beside NumPy's idle threads
         child = os.fork()
     if child == 0:
-        calls = 0
+        calls = itertools.count(1)
 
         def counted(original):
             def call(*arguments, **keywords):
-                nonlocal calls
-                calls += 1
-                if calls == kill_at:
+                if next(calls) == kill_at:
+                    if original is pwrite:
+                        descriptor, data, at = arguments
+                        pwrite(descriptor, data[: int(len(data) * torn)], at)
                     os.kill(os.getpid(), signal.SIGKILL)
                 return original(*arguments, **keywords)
 
             return call
 
+        pwrite = os.pwrite
         for name in CALLS:
             setattr(os, name, counted(getattr(os, name)))
         status = 1
@@ -67,7 +87,7 @@ def in_a_child(work, kill_at=None):
             work()
             status = 0
         finally:
-            os.write(writable, str(calls).encode())
+            os.write(writable, str(next(calls) - 1).encode())
             os._exit(status)
     os.close(writable)
     _, status = os.waitpid(child, 0)
@@ -83,18 +103,19 @@ def test_a_kill_at_any_instant_leaves_nothing_or_everything_and_resumes(root, op
     expected = contents(root / "whole")
     calls = in_a_child(lambda: run(operation, root, root / "out"))
     assert contents(root / "out") == expected
-    kills = calls if os.environ.get("REASONVEC_TORTURE") else min(calls, 25)  # `make torture` takes every instant
-    instants = np.random.default_rng(0).choice(np.arange(1, calls + 1), size=kills, replace=False)
-    for instant in sorted(instants.tolist()):
-        out = root / f"out{instant}"
-        in_a_child(lambda out=out: run(operation, root, out), kill_at=instant)
+    rng = np.random.default_rng(sum(operation.encode()))
+    share = {"extract": 67, "apply": 67, "transfer": INSTANTS - 134}[operation]
+    instants = [(int(rng.integers(1, calls + 1)), float(rng.random())) for _ in range(share)]
+    for number, (instant, torn) in enumerate(instants if os.environ.get("REASONVEC_TORTURE") else instants[::10]):
+        out = root / f"out{number}"
+        in_a_child(lambda out=out: run(operation, root, out), kill_at=instant, torn=torn)
         assert not out.exists() or contents(out) == expected
         if not out.exists():
             run(operation, root, out, resume=True)
         else:  # killed between the last rename and the clearing up; the next run takes the empty staging directory away
             run(operation, root, out, force=True)
         assert contents(out) == expected, f"killed at call {instant} of {calls}"
-        assert not [name for name in everything_under(root) if f".out{instant}.reasonvec" in name]
+        assert not [name for name in everything_under(root) if f".out{number}.reasonvec" in name]
 
 
 def test_resuming_does_not_compute_finished_tensors_again(root, monkeypatch):
@@ -170,29 +191,105 @@ def test_a_missing_parent_is_a_clear_error(root):
     [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"), (errno.EIO, "error")],
 )
 @pytest.mark.parametrize("committed", [False, True])
-def test_write_errors_leave_nothing_or_name_what_is_kept(root, monkeypatch, code, words, committed):
+@pytest.mark.parametrize("call", CALLS)
+def test_write_errors_leave_nothing_or_name_what_is_kept(root, monkeypatch, call, code, words, committed):
+    """A disk that fails at some call and at all that follow, as one that is full or broken does."""
+    run("apply", root, root / "whole")
     if not committed:
         monkeypatch.setattr(output, "COMMIT_BYTES", 1 << 30)
-    original, calls = os.pwrite, 0
+    original, calls = getattr(os, call), 0
+    after = {"pwrite": 6, "fsync": 4 if committed else 0, "ftruncate": 0, "rename": 0}[call]
 
     def failing(*arguments):
         nonlocal calls
         calls += 1
-        if calls > 6:
+        if calls > after:
             raise OSError(code, os.strerror(code))
         return original(*arguments)
 
     before = everything_under(root)
-    monkeypatch.setattr(os, "pwrite", failing)
+    monkeypatch.setattr(os, call, failing)
     with pytest.raises(OutputError, match=words) as caught:
         run("apply", root, root / "out")
-    monkeypatch.setattr(os, "pwrite", original)
-    if committed:
-        assert "--resume" in str(caught.value)
+    monkeypatch.setattr(os, call, original)
+    assert not (root / "out").exists()
+    if "--resume" in str(caught.value):
+        assert str(root / ".out.reasonvec-partial") in str(caught.value)
         run("apply", root, root / "out", resume=True)
+        assert contents(root / "out") == contents(root / "whole")
     else:
+        assert not committed or call in ("ftruncate", "pwrite")  # before the first commit, or while it is made
         assert "Nothing was left behind" in str(caught.value)
         assert everything_under(root) == before
+
+
+def test_a_file_that_the_system_lets_grow_no_further_is_a_write_error(root):
+    """The system itself refuses the write, as it does on a full disk."""
+    message = root / "message"
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        try:
+            run("apply", root, root / "out")
+        except OutputError as error:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            message.write_text(str(error))
+
+    in_a_child(limited)
+    assert "the file would be larger than this system allows" in message.read_text()
+    assert not (root / "out").exists()
+
+
+@pytest.mark.parametrize("operation", ["extract", "apply", "transfer"])
+def test_an_input_that_is_cut_during_the_run_is_an_error_and_leaves_nothing(root, operation):
+    cut = root / {"extract": "tuned", "apply": "vector", "transfer": "base"}[operation]
+    before = everything_under(root)
+
+    def shorten(nbytes):
+        for file in cut.glob("*.safetensors"):
+            os.truncate(file, 2000)
+
+    with pytest.raises(
+        (CheckpointError, VectorError), match=r"it was cut while it was being read|damaged|changed while"
+    ):
+        run(operation, root, root / "out", progress=shorten, workers=1)
+    assert everything_under(root) == before
+
+
+@pytest.mark.parametrize("operation", ["extract", "transfer"])
+def test_an_input_that_vanishes_during_the_run_is_an_error_and_leaves_nothing(root, operation):
+    file = root / "tuned/model.safetensors"
+
+    def remove(nbytes):
+        file.unlink(missing_ok=True)
+
+    with pytest.raises(CheckpointError, match=r"tuned/model.safetensors (vanished|is missing)"):
+        run(operation, root, root / "out", progress=remove)
+    assert not [name for name in everything_under(root) if "out" in name]
+
+
+@pytest.mark.parametrize("operation", ["extract", "apply", "transfer"])
+def test_a_resumed_run_does_again_what_three_commits_hold_at_most(tmp_path, monkeypatch, operation):
+    rng = np.random.default_rng(0)
+    base = {f"model.layers.{i:02d}.w": (rng.standard_normal(40_000) * 0.02).astype(BF16) for i in range(30)}
+    for name, tensors in (("base", base), ("tuned", moved(base, 1)), ("target", moved(base, 2))):
+        write(tmp_path / name, tensors)
+    extract(tuned=tmp_path / "tuned", base=tmp_path / "base", out=tmp_path / "vector")
+    commit = {"extract": 50_000, "apply": 200_000, "transfer": 200_000}[operation]
+    monkeypatch.setattr(output, "COMMIT_BYTES", commit)
+    calls = in_a_child(lambda: run(operation, tmp_path, tmp_path / "out"))
+    in_a_child(lambda: run(operation, tmp_path, tmp_path / "cut"), kill_at=calls * 3 // 4)
+    written = sum(path.stat().st_blocks * 512 for path in (tmp_path / ".cut.reasonvec-partial/output").rglob("*"))
+    journal = [
+        json.loads(line) for line in (tmp_path / ".cut.reasonvec-partial/journal.jsonl").read_text().splitlines()
+    ]
+    done = len(journal) * (sum(p.stat().st_size for p in (tmp_path / "out").glob("*-*.safetensors")) // 30
+                           if operation == "extract" else 80_000)  # fmt: skip
+    assert len(journal) > 3
+    under_way = 5 * 80_000 + 8 * 4096  # blocks of two workers, small files
+    assert written - done <= 3 * (commit + 80_000) + under_way
+    run(operation, tmp_path, tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "out")
 
 
 def test_a_short_write_is_continued(root, monkeypatch):

@@ -22,6 +22,7 @@ from reasonvec.weights import (
     apply,
     check,
     compare,
+    compress,
     extract,
     inspect,
     job,
@@ -175,6 +176,19 @@ def test_several_alphas_go_to_several_addresses(models, bucket):
     assert bucket.contents("out-0.5").keys() == bucket.contents("out-1").keys()
 
 
+def test_compress_reads_and_writes_a_store(models, bucket):
+    vector, small = f"{bucket.address}/vector", f"{bucket.address}/small"
+    extract(tuned=models["tuned"], base=models["base"], out=vector)
+    assert compress(vector=vector, out=small, density=0.5).to_json()["path"] == small
+    assert verify(small, checksums_only=True).kind == "vector"
+
+
+def test_a_cluster_writes_to_no_store(models, bucket):
+    with pytest.raises(UsageError, match="--ray writes to storage that all nodes share, and s3://.*leave --ray out"):
+        transfer(**models, out=f"{bucket.address}/out", ray="auto")
+    assert not bucket.contents("out")
+
+
 def test_tensor_data_is_read_once_and_in_long_runs(tmp_path, bucket, monkeypatch):
     tensors = {"a.weight": np.random.default_rng(0).random((3 << 20, 2), np.float32)}
     path = write(tmp_path / "large", tensors)
@@ -303,6 +317,17 @@ def test_denied_access_is_named_for_inputs_and_outputs(bucket, models, tmp_path,
         locate_checkpoint(models["target"])
     with pytest.raises(OutputError, match="out cannot be opened: the store denies access"):
         run_local(tmp_path, f"{bucket.address}/out")
+
+
+def test_a_store_that_takes_nothing_is_found_before_the_work(bucket, models, tmp_path, monkeypatch):
+    def denied(*arguments, **keywords):
+        raise PermissionError("read only")
+
+    monkeypatch.setattr(stores.filesystem(bucket.address), "pipe_file", denied)
+    monkeypatch.setattr(job.Job, "works", None)  # would fail if a tensor were begun
+    with pytest.raises(OutputError, match="partial cannot be opened: the store denies access .read only"):
+        run_local(tmp_path, f"{bucket.address}/out")
+    assert nothing_left(tmp_path)
 
 
 def run_local(tmp_path, out, **options):

@@ -85,6 +85,60 @@ static inline void add_products(const float *restrict a, const float *restrict b
 ADD(add_float32, float, AS_IT_IS)
 ADD(add_bfloat16, uint16_t, widen)
 
+/* Word `counter` of the random stream `key`: SplitMix64 (Steele, Lea, Flood 2014) as a function of its counter. */
+static inline uint64_t random_word(uint64_t key, uint64_t counter) {
+    uint64_t z = (counter + 1) * 0x9E3779B97F4A7C15u + key;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* To nearest even by way of float32 rounded to odd, so that rounding twice is rounding once (Boldo, Melquiond 2008). */
+static inline uint16_t round_double_to_bfloat16(double value) {
+    float brief = (float)value;
+    uint32_t word = bits_of(brief);
+    if ((double)brief != value) {
+        double size = brief < 0 ? -(double)brief : (double)brief;
+        word -= size > (value < 0 ? -value : value);
+        word |= 1;
+    }
+    return (uint16_t)((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
+}
+
+/* The next bfloat16 above (up) or below. */
+static inline uint16_t neighbour(uint16_t bits, int up) {
+    if (!(bits & 0x7fffu)) return up ? 0x0001 : 0x8001;
+    return (uint16_t)(bits + ((bits >> 15) == (uint16_t)!up ? 1 : -1));
+}
+
+/* The same sum in double, rounded up or down at random with the probability that makes its mean the sum. `start`, even,
+ * is the number of the first entry in its tensor: entry i has lane i of the stream `key`. */
+static int add_at_random(const uint16_t *weight, const void *delta, int is_long, double alpha, uint16_t *out,
+                         Py_ssize_t count, uint64_t key, uint64_t start, double *asked, double *realised) {
+    int odd = 0;
+    uint64_t word = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i % 2 == 0) word = random_word(key, (start + (uint64_t)i) / 2);
+        uint32_t lot = i % 2 == 0 ? (uint32_t)word : (uint32_t)(word >> 32);
+        double before = widen(weight[i]);
+        double change = (is_long ? ((const float *)delta)[i] : widen(((const uint16_t *)delta)[i])) * alpha;
+        double sum = before + change;
+        uint16_t after = weight[i];
+        if (change != 0) {
+            after = round_double_to_bfloat16(sum);
+            double error = sum - widen(after);
+            uint16_t other = neighbour(after, error > 0);
+            double step = (double)widen(other) - widen(after);
+            if (error != 0 && lot < error / step * 4294967296.0) after = other;
+        }
+        odd |= (after & 0x7f80u) == 0x7f80u;
+        out[i] = after;
+        asked[i % LANES] += change * change;
+        realised[i % LANES] += (widen(after) - before) * change;
+    }
+    return odd;
+}
+
 /* out = tuned - base in float32, +0 where they are equal; the flags say what the caller has to look at again. */
 WIDE static int subtract(const uint16_t *restrict tuned, const uint16_t *restrict base, float *restrict out,
                          Py_ssize_t count) {
@@ -273,6 +327,26 @@ static PyObject *py_add(PyObject *self, PyObject *args) {
     return result;
 }
 
+static PyObject *py_add_at_random(PyObject *self, PyObject *args) {
+    Py_buffer weight, delta, out;
+    double alpha;
+    unsigned long long key, start;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "y*y*dw*KK", &weight, &delta, &alpha, &out, &key, &start)) return NULL;
+    Py_ssize_t count = weight.len / 2;
+    int is_long = delta.len == 4 * count;
+    if (fits(&weight, count, 2) && fits(&out, count, 2) && fits(&delta, count, is_long ? 4 : 2)) {
+        double asked[LANES] = {0}, realised[LANES] = {0};
+        int odd;
+        Py_BEGIN_ALLOW_THREADS
+        odd = add_at_random(weight.buf, delta.buf, is_long, alpha, out.buf, count, key, start, asked, realised);
+        Py_END_ALLOW_THREADS
+        result = Py_BuildValue("ddO", total(asked), total(realised), odd ? Py_False : Py_True);
+    }
+    PyBuffer_Release(&weight), PyBuffer_Release(&delta), PyBuffer_Release(&out);
+    return result;
+}
+
 static PyObject *py_subtract(PyObject *self, PyObject *args) {
     Py_buffer tuned, base, out;
     PyObject *result = NULL;
@@ -375,6 +449,8 @@ static PyObject *py_any_all_ones(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"add", py_add, METH_VARARGS, "add(weight, delta, alpha, out) -> asked, realised, finite"},
+    {"add_at_random", py_add_at_random, METH_VARARGS,
+     "add_at_random(weight, delta, alpha, out, key, start) -> asked, realised, finite"},
     {"subtract", py_subtract, METH_VARARGS, "subtract(tuned, base, out) -> flags"},
     {"survey", py_survey, METH_VARARGS, "survey(tuned, base, difference) -> changed, squares, base squares, steps"},
     {"encode", py_encode, METH_VARARGS,

@@ -21,6 +21,10 @@ from reasonvec.weights.stores import RemoteFile
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+MAX_VALUES = 8_000_000
+"""Commas and brackets of a small file; the largest tokenizers have some 2 million."""
+MAX_NAMES = 250_000
+"""The same of an index, which has one for each tensor. 60 layers of 384 experts in 8 bits with scales have 140 000."""
 _MOST_OPEN = 128
 """Files that a reader keeps open at once; a system allows some 1000."""
 
@@ -58,7 +62,7 @@ class Checkpoint:
         if text is None:
             return None
         try:
-            return loads_strictly(text)
+            return loads_strictly(text, MAX_VALUES)
         except ValueError as error:
             raise CheckpointError(f"{self.path / name} is not JSON: {error}.") from None
 
@@ -164,8 +168,13 @@ def _why_no_weights(path: Path) -> str:
         )
     if (path / "adapter_model.safetensors").exists():
         return (
-            f"{path} holds a LoRA adapter, not a whole checkpoint. Merge it into its base first "
-            f"(peft: `model.merge_and_unload().save_pretrained(...)`), then name the merged directory."
+            f"{path} holds a LoRA adapter, not a whole checkpoint. Make a vector of it: reasonvec import lora {path} "
+            f"--base BASE --out VECTOR."
+        )
+    if (path / ".metadata").exists():
+        return (
+            f"{path} holds a distributed checkpoint of torch. Make an ordinary one of it: reasonvec import dcp {path} "
+            f"--like BASE --out CHECKPOINT."
         )
     if (path / "vector.json").exists():
         return f"{path} is a vector, not a checkpoint. Pass it with --vector."
@@ -183,7 +192,7 @@ def _weight_map(path: Path, follow_links: bool) -> dict[str, str]:
         return {}
     check_inside(index, path, follow_links)
     try:
-        parsed = loads_strictly(read_small(index))
+        parsed = loads_strictly(read_small(index), MAX_NAMES)
     except ValueError as error:
         raise CheckpointError(f"{index} is not JSON: {error}.") from None
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
@@ -203,19 +212,28 @@ def _is_shard_name(name: str) -> bool:
 
 
 def _check_index(path: Path, weight_map: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> None:
-    wrong = [f"{name!r} is in no shard" for name in weight_map if name not in tensors]
-    wrong += [f"{name!r} in {entry.path.name} is not in the index" for name, entry in tensors.items()
-              if name not in weight_map]  # fmt: skip
-    wrong += [
-        f"{name!r} is in {tensors[name].path.name}, not in {shard}"
-        for name, shard in weight_map.items()
-        if name in tensors and tensors[name].path.name != shard
-    ]
-    if wrong:
+    count, first = 0, []  # not a list of all: there may be as many as there are names in a hostile index
+    for fault in _index_faults(weight_map, tensors):
+        count += 1
+        if count <= 5:
+            first.append(fault)
+    if count:
         raise CheckpointError(
-            f"{path / INDEX} and the shards disagree in {len(wrong)} tensors: {'; '.join(wrong[:5])}"
-            f"{' ...' if len(wrong) > 5 else ''}. Part of the download is missing or stale; fetch it again."
+            f"{path / INDEX} and the shards disagree in {count} tensors: {'; '.join(first)}"
+            f"{' ...' if count > 5 else ''}. Part of the download is missing or stale; fetch it again."
         )
+
+
+def _index_faults(weight_map: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> Iterator[str]:
+    for name in weight_map:
+        if name not in tensors:
+            yield f"{name!r} is in no shard"
+    for name, entry in tensors.items():
+        if name not in weight_map:
+            yield f"{name!r} in {entry.path.name} is not in the index"
+    for name, shard in weight_map.items():
+        if name in tensors and tensors[name].path.name != shard:
+            yield f"{name!r} is in {tensors[name].path.name}, not in {shard}"
 
 
 class TensorReader:
@@ -238,9 +256,10 @@ class TensorReader:
             return
         done, position = 0, entry.offset + start
         try:
-            with self._using(entry.path) as descriptor:
+            file = self._borrow(entry.path)
+            try:
                 while done < len(buffer):
-                    count = os.preadv(descriptor, [buffer[done:]], position + done)
+                    count = os.preadv(file.descriptor, [buffer[done:]], position + done)
                     if count == 0:
                         raise CheckpointError(
                             f"{entry.path} ended at byte {position + done}, inside {entry.name!r}: it was cut while it "
@@ -248,15 +267,17 @@ class TensorReader:
                         )
                     done += count
                 if self._drop_behind:
-                    os.posix_fadvise(descriptor, position, len(buffer), os.POSIX_FADV_DONTNEED)
+                    os.posix_fadvise(file.descriptor, position, len(buffer), os.POSIX_FADV_DONTNEED)
+            finally:
+                with self._lock:
+                    file.users -= 1
         except OSError as error:
             raise CheckpointError(
                 f"{entry.path} cannot be read at {entry.name!r}: {error.strerror or error}. Nothing was written."
             ) from error
 
-    @contextmanager
-    def _using(self, path: Path) -> Iterator[int]:
-        """The descriptor of a file, which is not closed meanwhile."""
+    def _borrow(self, path: Path) -> "_OpenFile":
+        """An open file, which is not closed before it is given back by counting down its users."""
         with self._lock:
             file = self._open.get(path)
             if file is None:
@@ -264,11 +285,7 @@ class TensorReader:
                     self._close([idle for idle, opened in self._open.items() if not opened.users])
                 file = self._open[path] = _OpenFile(open_regular(path))
             file.users += 1
-        try:
-            yield file.descriptor
-        finally:
-            with self._lock:
-                file.users -= 1
+            return file
 
     def _close(self, paths: Iterable[Path]) -> None:
         for path in paths:

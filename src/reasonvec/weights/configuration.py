@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reasonvec.errors import CheckpointError
 from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.findings import Finding, Level, enumerated, shown
 
@@ -30,7 +29,6 @@ _IRRELEVANT = re.compile(
     # compared together with the tokenizer
     r"\w+_token_ids?|vocab_size"
 )
-_MAX_NESTING = 64
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def configuration_findings(donor: Checkpoint, target: Checkpoint) -> list[Findin
     """Compare the two config.json field by field, one finding for each subject that differs.
 
     A field that only one file states is a note: the other file leaves a default to the library. Raises CheckpointError
-    for a config.json that is not an object or is nested beyond reason.
+    for a config.json that is not an object.
     """
     if lacking := [checkpoint.location for checkpoint in (donor, target) if not checkpoint.config]:
         return [
@@ -122,7 +120,7 @@ def configuration_findings(donor: Checkpoint, target: Checkpoint) -> list[Findin
                 "Only names, shapes and dtypes could be compared. See yourself that both are one architecture.",
             )
         ]
-    ours, theirs = (dict(_flatten(_shallow(checkpoint))) for checkpoint in (donor, target))
+    ours, theirs = (dict(_flatten(checkpoint.config)) for checkpoint in (donor, target))
     differing: dict[_Subject, list[str]] = {}
     one_sided: list[str] = []
     for field in sorted(ours.keys() | theirs.keys()):
@@ -187,18 +185,6 @@ def _is_switch(field: str) -> bool:
     """Whether leaving the field out means "off", so that a value on one side only is a difference."""
     head, _, last = field.rpartition(".")
     return "rope_parameters" in head.split(".") and last not in ("rope_theta", "partial_rotary_factor")
-
-
-def _shallow(checkpoint: Checkpoint) -> dict[str, Any]:
-    level: list[Any] = [checkpoint.config]
-    for _ in range(_MAX_NESTING):
-        level = [c for v in level if isinstance(v, (dict, list)) for c in (v.values() if isinstance(v, dict) else v)]
-    if level:
-        raise CheckpointError(
-            f"{checkpoint.path / 'config.json'} is nested more than {_MAX_NESTING} levels deep. No model's "
-            f"configuration is; the file is damaged or hostile."
-        )
-    return checkpoint.config
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

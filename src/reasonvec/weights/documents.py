@@ -13,10 +13,17 @@ from reasonvec.weights.files import read_small
 from reasonvec.weights.safetensors_header import loads_strictly
 
 Form = Any
-"""What a value must look like: a type, a list of one form, a dict of named forms, or {str: form} for any names."""
+"""What a value must look like: a type, a list of one form, a dict of named forms, {str: form} for any names, or
+(form,) for what may be null or left out."""
 
 NUMBER = float | int
+MAX_VALUES = 8_000_000
+"""Commas and brackets of a document, which has some 30 for each tensor."""
+MAX_INTEGER = 1 << 64
+"""Integers of a document are below; JSON's may be too large for a float64."""
 NORM = "a number that is not negative"
+NORMS = (1e-100, 1e100)
+"""Norms and sums of squares of any number of float32 lie between, or are 0; squares and ratios of them are finite."""
 CHECKPOINT = {"location": str, "revision": str | None, "fingerprint": str, "tensors": int, "files": {str: dict},
               "small_files": {str: str}}  # fmt: skip
 FILES = {str: {"bytes": int}}
@@ -28,19 +35,24 @@ def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
     Raises VectorError for any that does not hold.
     """
     try:
-        document = loads_strictly(read_small(file))
+        document = loads_strictly(read_small(file), MAX_VALUES)
     except ValueError as error:
         raise VectorError(f"{file} is not JSON ({error}). It is damaged; make it again.") from None
     except CheckpointError as error:
         raise VectorError(str(error)) from None
     if not isinstance(document, dict) or not isinstance(document.get("format"), str):
         raise VectorError(f"{file} does not say of what format it is; it was not written by reasonvec.")
-    if document.get("format_version") != version:
+    found = document.get("format_version")
+    if type(found) is not int or found != version:  # true and 1.0 equal 1
         raise VectorError(
-            f"{file} is of format version {document.get('format_version')!r}; this reasonvec reads {version}. "
+            f"{file} is of format version {found!r}; this reasonvec reads {version}. "
             f"Make it again, or use the version of reasonvec that wrote it."
         )
-    if document.get("sha256") != document_digest(document):
+    try:
+        digest = document_digest(document)
+    except ValueError:
+        raise VectorError(f"{file} holds NaN or infinity, as no document does. It is damaged; make it again.") from None
+    if document.get("sha256") != digest:
         raise VectorError(f"{file} does not match its own checksum: it was edited or damaged. Make it again.")
     if wrong := _misfit(document, form, ""):
         raise VectorError(f"{file} lacks or misstates a field: {wrong}. It is damaged; make it again.")
@@ -48,9 +60,10 @@ def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
 
 
 def document_digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 over the document as canonical JSON without its own `sha256`."""
+    """SHA-256 over the document as canonical JSON without its own `sha256`. ValueError for NaN and infinity."""
     content = {key: value for key, value in document.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def format_document(document: Mapping[str, Any]) -> bytes:
@@ -61,6 +74,8 @@ def format_document(document: Mapping[str, Any]) -> bytes:
 
 def _misfit(value: Any, form: Form, place: str) -> str | None:
     """The first place where `value` is not of `form`, or None."""
+    if isinstance(form, tuple):
+        return None if value is None else _misfit(value, form[0], place)
     if isinstance(form, list):
         if not isinstance(value, list):
             return f"{place} is no list"
@@ -72,13 +87,15 @@ def _misfit(value: Any, form: Form, place: str) -> str | None:
         if str in form:
             parts = ((item, form[str], f"{place}.{key}".lstrip(".")) for key, item in value.items())
             return next((wrong for part in parts if (wrong := _misfit(*part))), None)
-        if missing := sorted(form.keys() - value.keys()):
+        if missing := sorted(key for key in form.keys() - value.keys() if not isinstance(form[key], tuple)):
             return f"{place}.{missing[0]}".lstrip(".") + " is missing"
-        parts = ((value[key], inner, f"{place}.{key}".lstrip(".")) for key, inner in form.items())
+        parts = ((value.get(key), inner, f"{place}.{key}".lstrip(".")) for key, inner in form.items())
         return next((wrong for part in parts if (wrong := _misfit(*part))), None)
     if form is NORM:
         wrong = _misfit(value, NUMBER, place)
-        return wrong or (f"{place} is negative" if value < 0 else None)
+        if wrong or value == 0:
+            return wrong
+        return None if NORMS[0] < value < NORMS[1] else f"{place} is {value:g}, no norm of weights"
     if isinstance(value, bool) and form is not bool:
         return f"{place} is {str(value).lower()}"
     if not isinstance(value, form):
@@ -86,6 +103,8 @@ def _misfit(value: Any, form: Form, place: str) -> str | None:
         return f"{place} is a {type(value).__name__}, not {wanted}"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{place} is not finite"
+    if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+        return f"{place} is too large"
     if isinstance(value, int) and value < 0 and form is int:
         return f"{place} is negative"
     return None

@@ -21,7 +21,7 @@ from reasonvec.weights.arithmetic import (
 from reasonvec.weights.blocks import BLOCK, Scratch, block_digest, blocks, tensor_digest
 from reasonvec.weights.checkpoint import TensorReader
 from reasonvec.weights.dtypes import FLOATS, Array, FloatFormat
-from reasonvec.weights.kernel import BF16, add_bfloat16, all_finite
+from reasonvec.weights.kernel import BF16, add_bfloat16, add_bfloat16_at_random, all_finite
 from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.sources import DeltaBlock, DeltaBlocks, Proof
 from reasonvec.weights.tensors import read_tensor_block
@@ -102,8 +102,7 @@ class TensorWork:
                 output.sink(_offset(number, self.entry), weight.view(np.uint8).data)
             return EnhancedBlock(digest, tuple(_Part(digest, 0.0, 0.0) for _ in self._outputs), ())
         out = FLOATS[self.dtype]
-        work = _work_dtype(self.entry, out, self._key)
-        read = [delta.read(number, work, scratch.part(i)) for i, delta in enumerate(self._deltas)]
+        read = self._read_deltas(number, scratch)
         parts = []
         for output in self._outputs:
             terms = [(alpha, delta) for alpha, delta in zip(output.alphas, read, strict=True) if alpha]
@@ -112,22 +111,40 @@ class TensorWork:
                 output.sink(_offset(number, self.entry), weight.view(np.uint8).data)
                 continue
             result = scratch.array("result", len(weight), out.numpy)
-            asked, realised = self._add(weight, terms, result, number * BLOCK, scratch)
+            try:
+                asked, realised = self.add(weight, terms, result, number * BLOCK, scratch)
+            except CheckpointError:
+                for source, delta in zip(self._deltas, read, strict=True):
+                    source.refuse_non_finite(delta.main)  # it may not be the target's fault
+                raise
             data = result.view(np.uint8).data
             parts.append(_Part(block_digest(data), asked, realised))
             output.sink(number * BLOCK * out.numpy.itemsize, data)
         return EnhancedBlock(digest, tuple(parts), tuple(delta.proof for delta in read))
 
-    def _add(
+    def _read_deltas(self, number: int, scratch: Scratch) -> list[DeltaBlock]:
+        """The blocks of the deltas: in float32 where it holds them, which is quicker to add."""
+        work = work_dtype(self.entry, FLOATS[self.dtype], self._key)
+        if self._key is not None and self.entry.dtype == self.dtype == "BF16":
+            read = [delta.read(number, np.dtype(np.float32), scratch.part(i)) for i, delta in enumerate(self._deltas)]
+            if not any(delta.index.size for delta in read):
+                return read
+        return [delta.read(number, work, scratch.part(i)) for i, delta in enumerate(self._deltas)]
+
+    def add(
         self, weight: Array, terms: Sequence[tuple[float, DeltaBlock]], result: Array, start: int, scratch: Scratch
     ) -> tuple[float, float]:
-        """Fill `result`; the sums of `Enhanced`."""
-        short = all(not delta.index.size for _, delta in terms)
-        if short and terms and self._key is None and weight.dtype == result.dtype == BF16.numpy:
-            (alpha, change) = (terms[0][0], terms[0][1].main) if len(terms) == 1 else (1.0, _total(terms, scratch))
-            asked, realised, finite = add_bfloat16(weight, change, alpha, result)
-            if finite:
-                return asked, realised
+        """Fill `result` with the sum of a block and, over `terms`, alpha times delta; the sums of `Enhanced`."""
+        short = all(not delta.index.size and delta.main.dtype != np.float64 for _, delta in terms)
+        found = (0.0, 0.0, False)
+        if short and terms and weight.dtype == result.dtype == BF16.numpy:
+            if self._key is None:
+                alpha, change = (terms[0][0], terms[0][1].main) if len(terms) == 1 else (1.0, _total(terms, scratch))
+                found = add_bfloat16(weight, change, alpha, result)
+            elif len(terms) == 1:
+                found = add_bfloat16_at_random(weight, terms[0][1].main, terms[0][0], result, self._key, start)
+        if found[2]:
+            return found[:2]
         return self._add_any(weight, terms, result, start)
 
     def _add_any(
@@ -135,13 +152,14 @@ class TensorWork:
     ) -> tuple[float, float]:
         """The same for every dtype and kind of rounding, a tile at a time."""
         out = FLOATS[self.dtype]
-        work = _work_dtype(self.entry, out, self._key)
+        work = work_dtype(self.entry, out, self._key)
         asked, realised = LaneSum(), LaneSum()
         for first in range(0, len(weight), TILE):
             tile = slice(first, first + TILE)
             change = np.zeros(len(weight[tile]), work)
-            for alpha, delta in terms:
-                change += delta.main[tile].astype(work) * work.type(alpha)
+            with np.errstate(over="ignore", invalid="ignore"):  # found in the sum
+                for alpha, delta in terms:
+                    change += delta.main[tile].astype(work) * work.type(alpha)
             result[tile] = _rounded_sum(weight[tile], change, out, self._key, start + first)
             cut = [(alpha, _cut(delta, first, first + len(change))) for alpha, delta in terms]
             _correct_long(result[tile], weight[tile], cut)
@@ -173,8 +191,9 @@ def _total(terms: Sequence[tuple[float, DeltaBlock]], scratch: Scratch) -> Array
     """The sum of alpha times delta in float32."""
     change = scratch.array("change", len(terms[0][1].main), np.float32)
     change[:] = 0
-    for alpha, delta in terms:
-        change += delta.main.astype(np.float32, copy=False) * np.float32(alpha)
+    with np.errstate(over="ignore", invalid="ignore"):  # found in the sum
+        for alpha, delta in terms:
+            change += delta.main.astype(np.float32, copy=False) * np.float32(alpha)
     return change
 
 
@@ -185,7 +204,8 @@ def _moved(result: Array, weight: Array, work: "np.dtype[Any]") -> Array:
     return moved if np.isfinite(moved).all() else np.clip(moved, -limit, limit)
 
 
-def _work_dtype(entry: TensorEntry, out: FloatFormat, stochastic_key: int | None) -> "np.dtype[Any]":
+def work_dtype(entry: TensorEntry, out: FloatFormat, stochastic_key: int | None = None) -> "np.dtype[Any]":
+    """The dtype in which sums of a tensor and deltas are computed."""
     if stochastic_key is not None:
         return np.dtype(np.float64)
     return max(FLOATS[entry.dtype].work, out.work, key=lambda dtype: dtype.itemsize)

@@ -132,6 +132,7 @@ def extract(
                 record = _Tensor(*donors, match.computed[name], reader, pool).write(writer)
                 staging.finish(name, record, record["nbytes"])
             progress(tuned_checkpoint.tensors[name].nbytes + base_checkpoint.tensors[name].nbytes)
+        check_unchanged(inputs, identity)
         writer.finish_files()
         _write_donor(staging, base_checkpoint, shapes, reader)
         document = _document(

@@ -48,8 +48,11 @@ def check_inside(path: Path, root: Path, follow_links: bool = False) -> None:
     link from a snapshot to a blob."""
     try:
         real = path.resolve(strict=True)
+    except ValueError as error:
+        raise CheckpointError(f"{str(path)!a} is no name that a file can have: {error}. It is refused.") from None
     except (OSError, RuntimeError):
-        missing = "is a link to a file that does not exist" if path.is_symlink() else "is missing"
+        # not Path.is_symlink, which raises where a name is too long
+        missing = "is a link to a file that does not exist" if os.path.islink(path) else "is missing"  # noqa: PTH114
         raise CheckpointError(
             f"{path} {missing}, though it is named as part of {root}. A download was interrupted; fetch it again."
         ) from None

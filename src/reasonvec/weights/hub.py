@@ -10,6 +10,7 @@ from typing import Any
 from reasonvec.errors import CheckpointError, UsageError, VectorError
 from reasonvec.weights.checkpoint import Checkpoint, open_checkpoint
 from reasonvec.weights.mirror import Mirror, mirror
+from reasonvec.weights.provenance import size_of
 from reasonvec.weights.stores import is_address, pinned, remote_directory
 from reasonvec.weights.vector import DOCUMENT, Vector, open_vector
 
@@ -31,15 +32,14 @@ def locate_checkpoint(location: str | Path, *, offline: bool = False, follow_lin
     store the small files are fetched and the shards stay there.
 
     A directory of that name wins over a Hub id. Raises CheckpointError as `open_checkpoint` does, and where the Hub
-    does not have it or cannot be reached; for a store also what
-    `remote_directory` raises.
+    does not have it or cannot be reached; for a store also what `remote_directory` raises.
     """
     path = Path(location)
     if is_address(location):
         found, revision = open_mirror(str(location), offline=offline)
         with found.named():
             return open_checkpoint(found.path, location=str(found.directory), revision=revision, mirror=found)
-    if not _is_hub_id(location):
+    if not is_hub_id(location):
         return open_checkpoint(path, location=str(location), follow_links=follow_links)
     directory = _fetch(str(location), offline, _WANTED)
     return open_checkpoint(directory, location=str(location), revision=directory.name, follow_links=follow_links)
@@ -52,7 +52,7 @@ def locate_vector(location: str | Path, *, offline: bool = False) -> Vector:
         found, revision = open_mirror(str(location), offline=offline)
         with found.named():
             return open_vector(found.path, location=str(found.directory), revision=revision, mirror=found)
-    if _is_hub_id(location):
+    if is_hub_id(location):
         directory = _fetch(str(location), offline, _VECTOR_FILES)
         return open_vector(directory, location=str(location), revision=directory.name)
     if not path.is_dir():
@@ -68,7 +68,37 @@ def open_mirror(address: str, *, offline: bool = False) -> tuple[Mirror, str | N
     return mirror(directory), revision
 
 
-def _is_hub_id(location: str | Path) -> bool:
+def recorded_donor(vector: Vector, role: str, *, offline: bool = False) -> Checkpoint:
+    """The `tuned` or `base` donor at the place where it was at extraction, if it still looks the same: its names,
+    shapes and the sizes of its files. Raises VectorError if it is gone or another."""
+    info = vector.document["donors"][role]
+    location = recorded_location(info)
+    try:
+        donor = locate_checkpoint(location, offline=offline)
+    except CheckpointError as error:
+        raise VectorError(f"the {role} donor {location} of {vector.location} cannot be opened: {error}") from error
+    sizes = {entry.path.name: size_of(entry.path) for entry in donor.tensors.values()}
+    fits = all(name in donor.tensors and donor.tensors[name].shape == delta.shape for name, delta in
+               vector.deltas.items())  # fmt: skip
+    if not fits or sizes != {name: file["bytes"] for name, file in info["files"].items()}:
+        raise VectorError(f"what lies at {location} now is not the {role} donor that {vector.location} was extracted "
+                          f"from.")  # fmt: skip
+    return donor
+
+
+def locate_directory(location: str | Path, *, offline: bool = False) -> tuple[Path, str | None]:
+    """The directory that `location` names, fetched where it is a Hub id, and then its commit. Nothing in it is checked.
+
+    Raises CheckpointError where the Hub does not have it or cannot be reached.
+    """
+    if not is_hub_id(location):
+        return Path(location), None
+    directory = _fetch(str(location), offline, _WANTED)
+    return directory, directory.name
+
+
+def is_hub_id(location: str | Path) -> bool:
+    """Whether `location` is `owner/name[@revision]` and no directory of that name exists."""
     if not str(location).strip():
         raise UsageError("an empty name names no checkpoint and no vector.")
     return isinstance(location, str) and not Path(location).exists() and bool(_HUB_ID.fullmatch(location))

@@ -15,6 +15,7 @@ from reasonvec.weights.arithmetic import (
     Indices,
     LaneSum,
     add,
+    add_stochastically,
     has_non_finite,
     step_histogram,
 )
@@ -71,6 +72,33 @@ def _add_bfloat16(weight: Array, delta: Array, alpha: float, out: Array) -> tupl
 
 
 _TILE = 1 << 14
+
+
+def add_bfloat16_at_random(
+    weight: Array, delta: Array, alpha: float, out: Array, key: int, start: int
+) -> tuple[float, float, bool]:
+    """`add_bfloat16` in float64 and rounded up or down at random, as `arithmetic.add_stochastically` does it, for the
+    entries of a tensor from the even `start` on."""
+    if compiled:
+        arguments = (_bits(weight), _bits(delta), alpha, _bits(out), key, start)
+        result: tuple[float, float, bool] = compiled.add_at_random(*arguments)
+        return result
+    return _add_bfloat16_at_random(weight, delta, alpha, out, key, start)
+
+
+def _add_bfloat16_at_random(
+    weight: Array, delta: Array, alpha: float, out: Array, key: int, start: int
+) -> tuple[float, float, bool]:
+    asked, realised, finite = LaneSum(), LaneSum(), True
+    for first in range(0, len(weight), _TILE):
+        part = slice(first, first + _TILE)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            change = delta[part].astype(np.float64) * alpha
+            out[part] = add_stochastically(weight[part], change, BF16, key, start + first)
+            asked.add(change, change)
+            realised.add(out[part].astype(np.float64) - weight[part].astype(np.float64), change)
+        finite = finite and not has_non_finite(out[part])
+    return asked.total(), realised.total(), finite
 
 
 def subtract_bfloat16(tuned: Array, base: Array, out: Array) -> bool:

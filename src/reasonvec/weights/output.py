@@ -24,14 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reasonvec.errors import OutputError
+from reasonvec.errors import CheckpointError, ClusterError, OutputError
 from reasonvec.weights.files import open_regular
 from reasonvec.weights.stores import RemoteDirectory, is_address, remote_directory
 from reasonvec.weights.uploads import UploadError, Uploads, check_place
 
 COMMIT_BYTES = 64 << 20
-"""So much is finished between one commit and the next. A killed run redoes what was finished since the last commit that
-was on the disk, at most two of these, and the tensor that was being written."""
+"""So much is finished between one commit and the next. One commit can be on its way to the disk, one can wait, and one
+be filled: a killed run redoes at most these 192 MiB, and the tensor that was being written."""
 
 Out = Path | RemoteDirectory
 """Where an output goes."""
@@ -57,6 +57,8 @@ class Staging:
         self.finished: dict[str, Any] = {}
         """What the journal says is finished: unit name -> the record given to `finish`."""
         self.committed = False
+        self._made = False
+        """Whether this run, and no earlier one, began what is here."""
         self._drop_behind = drop_behind
         self._pending: list[str] = []
         self._pending_bytes = 0
@@ -77,10 +79,7 @@ class Staging:
 
     def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Write all of `data` at byte `offset` of the output file `name`."""
-        view = memoryview(data).cast("B")
-        while len(view):
-            count = os.pwrite(self.file(name), view, offset)
-            view, offset = view[count:], offset + count
+        write_at(self.file(name), offset, data)
 
     def put(self, name: str, content: bytes) -> None:
         """Write a small file whole, over what an interrupted run may have left of it."""
@@ -184,6 +183,7 @@ class Staging:
             if self.uploads:
                 self.uploads.resume()
             return
+        self._made = True
         if self.output.exists():
             shutil.rmtree(self.output)
         (self.root / "journal.jsonl").unlink(missing_ok=True)
@@ -250,11 +250,32 @@ class Staging:
             os.close(self._lock)
             self._lock = -1
 
+    def abandon(self) -> bool:
+        """Give up after a fault of the disk or a cluster: keep for `--resume` what is on the disk, else clear up. Say
+        whether it is kept."""
+        self.close_files()  # a commit may be on its way to the disk
+        kept = self.committed or not self._made
+        if kept:
+            self.release()
+        else:
+            self.discard()
+        return kept
+
     def discard(self) -> None:
-        """Remove the staging directory."""
+        """Remove the staging directory, and what was sent of an output that is not whole."""
         self.close_files()
+        if self.uploads:
+            self.uploads.withdraw()
         shutil.rmtree(self.root, ignore_errors=True)
         self.release()
+
+
+def write_at(descriptor: int, offset: int, data: bytes | memoryview) -> None:
+    """Write all of `data` at byte `offset`."""
+    view = memoryview(data).cast("B")
+    while len(view):
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
 
 
 class Nowhere(Staging):
@@ -305,37 +326,40 @@ def staged(
 
     `plan` says what is made of what, for `resume`; `needed` is the bytes that will be written, held against the free
     space first; with `drop_behind` what was written leaves the page cache. Raises OutputError before anything is made
-    if `out` exists (unless `force`), cannot be written or would not fit. If writing fails with some of it on the disk
-    already, that is kept for `--resume`, else removed.
+    if `out` exists (unless `force`), cannot be written or would not fit. If writing or a cluster fails with some of it
+    on the disk already, that is kept for `--resume`, else removed.
     """
     check_output(out, force=force, resume=resume)
     staging = Staging(out, plan, drop_behind=drop_behind)
     try:
         staging.begin(resume=resume, restart=force and not resume)
     except OSError as error:
-        staging.release()
+        staging.abandon()
         raise _write_error(out, error) from error
     except OutputError:
-        staging.release()
+        staging.abandon()
         raise
     try:
         check_space([staging], needed)
         yield staging
         staging.publish(force)
     except OSError as error:
-        kept = staging.committed
-        if kept:
-            staging.release()
-        else:
+        ours = out.parent if isinstance(out, Path) else staging.root
+        if error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(ours.absolute()):
             staging.discard()
+            raise CheckpointError(
+                f"{os.fsdecode(error.filename)} cannot be read: {error.strerror}. It was there when the run began. Put "
+                f"it back and run again; nothing was written."
+            ) from error
+        kept = staging.abandon()
         raise _write_error(out, error, staging.root if kept else None) from error
     except (KeyboardInterrupt, SystemExit, UploadError):
         staging.release()
         raise
+    except ClusterError:
+        staging.abandon()
+        raise
     except BaseException:
-        staging.close_files()
-        if staging.uploads:
-            staging.uploads.withdraw()
         staging.discard()
         raise
 

@@ -40,9 +40,10 @@ def read_receipt(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise VectorError(f"{path} has neither {RECEIPT} nor vector.json: it was not made by reasonvec, so there is "
                           f"nothing to verify.")  # fmt: skip
-    document = read_document(file, FORMAT_VERSION, _FORM)
+    document = read_document(file, FORMAT_VERSION, {"format": str})
     if document["format"] != FORMAT:
         raise VectorError(f"{file} is a {document['format']}, not a {FORMAT}.")
+    document = read_document(file, FORMAT_VERSION, _FORM)
     if document["operation"] not in _SOURCES:
         raise VectorError(f"{file} speaks of the operation {document['operation']!r}; known are {', '.join(_SOURCES)}.")
     return read_document(file, FORMAT_VERSION, _FORM | _SOURCES[document["operation"]])

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ MAX_RANK = 64
 MAX_NAME = 1024
 """Letters a tensor's name may have."""
 
+MAX_NESTING = 64
+"""Objects and lists within one another that JSON may have; configurations have some 5. What is deeper may still be
+parsed, but then neither compared nor printed."""
+
+MAX_VALUES = 600_000
+"""Commas and brackets that a header may have, which is some 75 000 tensors in one file. Without a limit JSON fills the
+memory: a list of three bytes takes 64 there. With this one it takes less than 100 MB."""
+
 MAX_ENTRIES = 1 << 62
 """More entries than any file could hold; keeps products of hostile shapes out of overflow."""
 
@@ -41,7 +50,7 @@ class TensorEntry:
     offset: int
     nbytes: int
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of entries."""
         return math.prod(self.shape)
@@ -62,12 +71,38 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def loads_strictly(text: bytes | str) -> Any:
-    """`json.loads` that refuses duplicate names and answers ValueError, never RecursionError, to nested bombs."""
+def loads_strictly(text: bytes | str, most_values: int = MAX_VALUES) -> Any:
+    """`json.loads` that refuses duplicate names, nested bombs and more than some `most_values` values.
+
+    Raises ValueError, never RecursionError.
+    """
+    counts = map(text.count, b",[{") if isinstance(text, bytes) else map(text.count, ",[{")
+    if sum(counts) > most_values:
+        raise ValueError(f"more than {most_values} values, which no file of its kind has")
     try:
-        return json.loads(text, object_pairs_hook=_refuse_duplicates)
+        value = json.loads(text, object_pairs_hook=_refuse_duplicates)
+        deep = _is_deep(value)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        deep = True
+    if deep:
+        raise ValueError(f"nested more than {MAX_NESTING} levels deep, which no file of its kind is")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a JSON value has more than `MAX_NESTING` levels. Goes level by level, for want of a stack that deep."""
+    level = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:

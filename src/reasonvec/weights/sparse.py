@@ -15,17 +15,17 @@ import zstandard
 
 from reasonvec.errors import VectorError
 from reasonvec.weights.arithmetic import Doubles, Indices
-from reasonvec.weights.blocks import BLOCK, Scratch, block_digest, blocks
+from reasonvec.weights.blocks import BLOCK, Scratch, block_digest
 from reasonvec.weights.checkpoint import TensorReader
 from reasonvec.weights.dtypes import Array
-from reasonvec.weights.kernel import PALETTE, SKIP, Streams, put_together
+from reasonvec.weights.kernel import BF16, PALETTE, SKIP, Streams, all_finite, put_together
 from reasonvec.weights.safetensors_header import TensorEntry
 
 VERSION = 1
 _CONTENT = struct.Struct("<HHIIII")
 """Version; how many are in palette, gaps, symbols, literals and wide values. The part of the head that is hashed."""
-_HEAD = struct.Struct("<HHIIIIII32s4x")
-"""The same; bytes of the compressed gaps and symbols; BLAKE3 of what was compressed."""
+_HEAD = struct.Struct("<HHIIIIII32sI")
+"""The same; bytes of the compressed gaps and symbols; BLAKE3 of what was compressed; 0."""
 _LEVEL = 1
 """Of zstandard: higher levels find matches where there are none and come out larger."""
 _LONGEST = _HEAD.size + 2 * PALETTE + 2 * BLOCK + BLOCK // 64 + 20 * BLOCK + 4096
@@ -43,7 +43,7 @@ def pack(streams: Streams, scratch: Scratch) -> tuple[bytes, bytes]:
         scratch.tools["compressor"] = zstandard.ZstdCompressor(level=_LEVEL)
     compress = scratch.tools["compressor"].compress
     packed_gaps, packed_symbols = (compress(part) if len(part) else b"" for part in (gaps, symbols))
-    head = _HEAD.pack(*counts, len(packed_gaps), len(packed_symbols), digest)
+    head = _HEAD.pack(*counts, len(packed_gaps), len(packed_symbols), digest, 0)
     return b"".join((head, palette, packed_gaps, packed_symbols, literals, wide)), digest
 
 
@@ -56,10 +56,10 @@ def unpack(data: memoryview, count: int, scratch: Scratch, out: Array) -> tuple[
     """
     if len(data) < _HEAD.size:
         raise ValueError(f"it has {len(data)} bytes, less than its head of {_HEAD.size}")
-    version, *lengths, gap_bytes, symbol_bytes, digest = _HEAD.unpack(data[: _HEAD.size])
+    version, *lengths, gap_bytes, symbol_bytes, digest, padding = _HEAD.unpack(data[: _HEAD.size])
     palette, gaps, symbols, literals, wide = lengths
-    if version != VERSION:
-        raise ValueError(f"its version is {version}, not {VERSION}")
+    if version != VERSION or padding:
+        raise ValueError(f"its version is {version} and its padding {padding}, not {VERSION} and 0")
     sizes = (2 * palette, gap_bytes, symbol_bytes, 4 * literals, 16 * wide)
     if palette > PALETTE or symbols > count or literals + wide > symbols or gaps > symbols + count // SKIP:
         raise ValueError("its head claims more entries than it can have")
@@ -78,7 +78,7 @@ def unpack(data: memoryview, count: int, scratch: Scratch, out: Array) -> tuple[
     positions = put_together(streams, out)
     if positions is None:
         raise ValueError("its streams do not fit one another")
-    if not (np.isfinite(streams.literals).all() and np.isfinite(streams.wide).all()):
+    if not all(all_finite(values) for values in (streams.palette.view(BF16.numpy), streams.literals, streams.wide)):
         raise ValueError("it holds NaN or infinity, which no difference of finite donors has")
     return positions, streams.wide.reshape(-1, 2), digest
 
@@ -115,9 +115,9 @@ def pack_lengths(lengths: Sequence[int]) -> bytes:
 
 def read_layout(entry: TensorEntry, size: int, reader: TensorReader) -> SparseLayout:
     """The places of the blocks of a delta of `size` entries. Raises VectorError for a table that does not fit."""
-    count = len(blocks(size))
-    if entry.nbytes < 4 * count:
-        raise _damaged(entry, f"it has {entry.nbytes} bytes, too few for the table of its {count} blocks")
+    count = max(1, -(-size // BLOCK))
+    if entry.nbytes < (_HEAD.size + 4) * count:
+        raise _damaged(entry, f"it has {entry.nbytes} bytes, too few for the {count} blocks of {size} entries")
     table = bytearray(4 * count)
     reader.read_into(entry, entry.nbytes - len(table), memoryview(table), alone=True)
     lengths = np.frombuffer(table, "<u4").astype(np.int64)

@@ -4,7 +4,7 @@ import numpy as np
 
 from reasonvec.weights.blocks import BLOCK, Scratch, block_digest, blocks, tensor_digest
 from reasonvec.weights.checkpoint import TensorReader
-from reasonvec.weights.dtypes import STORED, Array
+from reasonvec.weights.dtypes import BITS_PER_ENTRY, STORED, Array
 from reasonvec.weights.safetensors_header import TensorEntry
 
 
@@ -15,8 +15,8 @@ def read_tensor_block(
 
     The array is the scratch's `role`. BLOCK entries of any dtype are whole bytes.
     """
-    start, stop = number * BLOCK, min((number + 1) * BLOCK, entry.size)
-    begin, end = (entry.nbytes * at // entry.size if entry.size else 0 for at in (start, stop))
+    begin = number * BLOCK * BITS_PER_ENTRY[entry.dtype] // 8
+    end = min(entry.nbytes, begin + BLOCK * BITS_PER_ENTRY[entry.dtype] // 8)
     raw = scratch.array(role, end - begin, np.uint8)
     reader.read_into(entry, begin, raw.data)
     dtype = STORED.get(entry.dtype)

@@ -39,6 +39,7 @@ class Uploads:
         self._replaced = root / "replaced.json"
         self.sent: dict[str, list[Any]] = {}
         """Name -> bytes and version of what is in the store."""
+        self._begun = False
 
     def begin(self) -> None:
         """Note what is there, which `--force` allows to replace, and mark the place as one that is being written."""
@@ -46,11 +47,13 @@ class Uploads:
         _write(self._replaced, json.dumps(sorted(self.directory.listing(OutputError))))
         marker = self.directory.file(MARKER)
         asked(lambda: filesystem(marker).pipe_file(marker, b"This output is not finished.\n"), marker, OutputError)
+        self._begun = True
 
     def resume(self) -> None:
         """Read the journal. Raises OutputError if what was sent is no longer there as it was."""
         if not self._replaced.exists():
             self.begin()
+        self._begun = True
         lines = self._journal.read_text().splitlines() if self._journal.exists() else []
         for line in lines:
             with contextlib.suppress(ValueError):  # the line that was being written when the run was killed
@@ -113,10 +116,11 @@ class Uploads:
                     self._remove(stale)
             self.send(name)
         self._remove(MARKER)
+        self._begun = False
 
     def withdraw(self) -> None:
-        """Remove what was sent of an output that will not be, as far as the store lets us."""
-        for name in [*self.sent, MARKER]:
+        """Remove what was sent of an output that will not be, as far as the store lets us; nothing of a whole one."""
+        for name in [*self.sent, MARKER] if self._begun else ():
             with contextlib.suppress(ReasonvecError):
                 self._remove(name)
 

@@ -113,7 +113,8 @@ def _check_files(path: Path, files: Mapping[str, Mapping[str, Any]], document: s
             )
     for file in sorted(root.rglob("*")):
         name = file.relative_to(root).as_posix()
-        if not file.is_dir() and name not in (*files, document, "README.md") and not name.startswith("."):
+        known = name in (*files, document, "README.md") or name.startswith(".")
+        if not known and (file.is_symlink() or not file.is_dir()):  # a folder that is a link may lead anywhere
             raise VerificationError(
                 f"{file} was not there when {path} was made. Other programs may read it with the rest; remove it."
             )
@@ -186,6 +187,12 @@ def _recompute_vector(vector: Vector, pool: Workers, *, offline: bool, follow_li
     if "control" in vector.document:
         raise VerificationError(f"{vector.path} holds random numbers, a control; its checksums hold. Use "
                                 f"--checksums-only, or make it again from its seed to compare.")  # fmt: skip
+    if "imported" in vector.document:
+        raise VerificationError(f"{vector.path} was imported from an adapter and has no tuned donor; its checksums "
+                                f"hold. Use --checksums-only, or import it again and compare the two.")  # fmt: skip
+    if vector.lossy:
+        raise VerificationError(f"{vector.path} is lossy; its checksums hold. Use --checksums-only, or compress the "
+                                f"exact vector again and compare the two.")  # fmt: skip
     try:
         computed = recompute_document(vector, offline=offline, follow_links=follow_links, progress=progress, pool=pool)
     except (CheckpointError, IncompatibleError) as error:
