@@ -89,7 +89,8 @@ def main() -> None:
     A reasoning vector is the difference of two checkpoints, one of which has learnt to reason by reinforcement
     learning. Added to a compatible model, it carries over what was learnt.
 
-    Checkpoints are directories with safetensors weights, or Hub ids: owner/name[@revision].
+    Checkpoints are directories with safetensors weights, Hub ids: owner/name[@revision], or
+    addresses in a store: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, hf://OWNER/NAME.
 
     Exit status: 0 done, 1 an error, 2 wrong usage, 3 the checkpoints do not fit.
     """
@@ -107,11 +108,11 @@ def _options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
 _only = click.option("--only", multiple=True, metavar="GLOB", help="Take these tensors only. May be repeated.")
 _skip = click.option("--skip", multiple=True, metavar="GLOB", help="Leave these tensors out. May be repeated.")
 _access = _options(
-    click.option("--offline", is_flag=True, help="Never ask the Hub; use what is in its cache."),
+    click.option("--offline", is_flag=True, help="Never ask the Hub or a store; use what is in the Hub's cache."),
     click.option("--follow-links", is_flag=True, help="Follow symbolic links that leave a checkpoint's directory."),
 )
 _output = _options(
-    click.option("--out", required=True, type=click.Path(path_type=Path), help="The new directory to write."),
+    click.option("--out", required=True, metavar="DIR", help="The new directory to write, or an address in a store."),
     click.option("--resume", is_flag=True, help="Continue a run that was interrupted."),
     click.option("--force", is_flag=True, help="Replace an existing output, or drop an interrupted run."),
 )
@@ -275,7 +276,7 @@ def check(as_json: bool, **arguments: Any) -> None:
 @click.option("--spectrum/--no-spectrum", default=True, show_default=True,
               help="Compute the energy in the top singular values, the slow part.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the randomised singular values.")
-@click.option("--offline", is_flag=True, help="Never ask the Hub; use what is in its cache.")
+@click.option("--offline", is_flag=True, help="Never ask the Hub or a store; use what is in the Hub's cache.")
 @_json
 def inspect(vector: str, tensors: bool, plot: Path | None, as_json: bool, **arguments: Any) -> None:
     """Show what is in a vector: by tensor, layer and kind of module."""
@@ -298,7 +299,7 @@ def inspect(vector: str, tensors: bool, plot: Path | None, as_json: bool, **argu
 
 @main.command()
 @click.argument("vectors", nargs=-1, required=True, metavar="VECTOR VECTOR...")
-@click.option("--offline", is_flag=True, help="Never ask the Hub; use what is in its cache.")
+@click.option("--offline", is_flag=True, help="Never ask the Hub or a store; use what is in the Hub's cache.")
 @_json
 def compare(vectors: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
     """Show how vectors relate: cosines and agreement of signs."""
@@ -353,12 +354,12 @@ def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
 
 
 @main.command()
-@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR")
 @click.option("--checksums-only", is_flag=True, help="Do not compute anything again; the inputs are not needed.")
 @_workers
 @_access
 @_json
-def verify(path: Path, as_json: bool, **arguments: Any) -> None:
+def verify(path: str, as_json: bool, **arguments: Any) -> None:
     """Compute a vector or an enhanced checkpoint again and compare it, bit for bit, with what is in DIR."""
     from reasonvec import terminal
     from reasonvec.weights import verify as run

@@ -215,7 +215,7 @@ class Twins:
 
     def _bytes(self, entry: TensorEntry, start: int, count: int) -> bytes:
         found = bytearray(min(count, entry.nbytes - start))
-        self._reader.read_into(entry, start, memoryview(found))
+        self._reader.read_into(entry, start, memoryview(found), alone=True)
         return bytes(found)
 
 

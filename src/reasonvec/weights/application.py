@@ -10,6 +10,7 @@ from reasonvec.weights.alignment import match_donors
 from reasonvec.weights.cluster import connected
 from reasonvec.weights.hub import locate_checkpoint, locate_vector
 from reasonvec.weights.job import DEFAULT, Application, Job, Options, Progress, Setting, Threads
+from reasonvec.weights.output import Out, destination
 from reasonvec.weights.provenance import absolute
 from reasonvec.weights.sources import DonorDeltas, StoredDeltas
 from reasonvec.weights.vector import Vector
@@ -45,11 +46,12 @@ def apply(
     sums beyond the output's range, UsageError for patterns that match nothing, OutputError if `out` cannot be written,
     ClusterError if the cluster cannot be reached or a node sees other files, MissingExtraError without the package ray.
     """
+    place = destination(out, offline=offline)
     job = plan_apply(vectors=vectors, alphas=[1.0], target=target, options=options, follow_links=follow_links,
                      offline=offline)  # fmt: skip
-    return _run(
-        job, [Path(out)], ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force, progress=progress
-    )[0]
+    return _run(job, [place], ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force, progress=progress)[
+        0
+    ]
 
 
 def apply_sweep(
@@ -73,29 +75,36 @@ def apply_sweep(
     A vector whose own alpha is None takes those of `alphas` in turn; another keeps its own. Raises what `apply` raises,
     and UsageError for an `out` that would give two outputs one name.
     """
+    places = outputs(out, alphas, offline=offline)
     job = plan_apply(vectors=vectors, alphas=alphas, target=target, options=options, follow_links=follow_links,
                      offline=offline)  # fmt: skip
     return _run(
-        job, outputs(out, alphas), ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force,
+        job, places, ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force,
         progress=progress,
     )  # fmt: skip
 
 
 def _run(
-    job: Job, outs: Sequence[Path], *, ray: str | None, workers: int | None, dry_run: bool, resume: bool, force: bool,
+    job: Job, outs: Sequence[Out], *, ray: str | None, workers: int | None, dry_run: bool, resume: bool, force: bool,
     progress: Progress,
 ) -> list[Application]:  # fmt: skip
-    """Run the job here, or on the cluster at the address `ray`."""
+    """Run the job here, or on the cluster at the address `ray`.
+
+    Raises UsageError for an output that goes from a cluster to a store: its nodes share no disk to stage it on.
+    """
     if ray is None:
         executor = Threads(workers)
         return job.run(outs, executor=executor, dry_run=dry_run, resume=resume, force=force, progress=progress)
+    if remote := [str(out) for out in outs if not isinstance(out, Path)]:
+        raise UsageError(f"--ray writes to storage that all nodes share, and {remote[0]} is an address in a store. "
+                         f"Name a directory that they share, or leave --ray out.")  # fmt: skip
     with connected(ray, workers) as nodes:
         return job.run(outs, executor=nodes, dry_run=dry_run, resume=resume, force=force, progress=progress)
 
 
-def outputs(out: str | Path, alphas: Sequence[float]) -> list[Path]:
-    """The name of the output of each alpha. Raises UsageError unless they are distinct."""
-    found = [Path(str(out).replace(PLACE, f"{alpha:g}")) for alpha in alphas]
+def outputs(out: str | Path, alphas: Sequence[float], *, offline: bool = False) -> list[Out]:
+    """The place of the output of each alpha. Raises UsageError unless they are distinct."""
+    found = [destination(str(out).replace(PLACE, f"{alpha:g}"), offline=offline) for alpha in alphas]
     if len(set(found)) < len(found):
         what = f"--out {out} has no {PLACE} in it" if PLACE not in str(out) else "two of the alphas are equal"
         raise UsageError(
@@ -163,11 +172,12 @@ def transfer(
 
     Gives the bytes that `extract` and then `apply` would; raises what they raise.
     """
+    place = destination(out, offline=offline)
     job = plan_transfer(tuned=tuned, base=base, target=target, alphas=[alpha], options=options,
                         follow_links=follow_links, offline=offline)  # fmt: skip
-    return _run(
-        job, [Path(out)], ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force, progress=progress
-    )[0]
+    return _run(job, [place], ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force, progress=progress)[
+        0
+    ]
 
 
 def transfer_sweep(
@@ -188,10 +198,11 @@ def transfer_sweep(
     progress: Progress = lambda nbytes: None,
 ) -> list[Application]:
     """What `transfer` does, for several alphas in one pass over the inputs, as `apply_sweep` names the outputs."""
+    places = outputs(out, alphas, offline=offline)
     job = plan_transfer(tuned=tuned, base=base, target=target, alphas=alphas, options=options,
                         follow_links=follow_links, offline=offline)  # fmt: skip
     return _run(
-        job, outputs(out, alphas), ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force,
+        job, places, ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force,
         progress=progress,
     )  # fmt: skip
 

@@ -19,11 +19,19 @@ from reasonvec.weights.hub import locate_checkpoint, locate_vector, recorded_don
 from reasonvec.weights.loss import Loss, measure, together
 from reasonvec.weights.lossy import Inputs, LowRank, Method, Quantisation, Selection, Thinning
 from reasonvec.weights.modules import KINDS, kind_of
-from reasonvec.weights.output import Staging, check_output, staged
-from reasonvec.weights.provenance import absolute, check_unchanged, exceeds_memory, fingerprint, input_identity, tool
+from reasonvec.weights.output import Staging, check_output, destination, staged
+from reasonvec.weights.provenance import (
+    absolute,
+    check_unchanged,
+    exceeds_memory,
+    fingerprint,
+    input_identity,
+    places,
+    tool,
+)
 from reasonvec.weights.sources import StoredDeltas, stored_blocks
 from reasonvec.weights.tensors import digest_of
-from reasonvec.weights.vector import DONOR, SAMPLE, Delta, Vector, lossy_method, open_vector
+from reasonvec.weights.vector import DONOR, SAMPLE, Delta, Vector, lossy_method
 from reasonvec.weights.vector_writer import VectorWriter
 
 Progress = Callable[[int], None]
@@ -56,7 +64,7 @@ class Compression:
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        return {"path": str(self.vector.path), "fingerprint": self.vector.fingerprint, "bytes": self.nbytes,
+        return {"path": str(places([self.vector])[0]), "fingerprint": self.vector.fingerprint, "bytes": self.nbytes,
                 "bytes_before": self.nbytes_before, "lossy": self.lossy, "warnings": list(self.warnings)}  # fmt: skip
 
 
@@ -102,8 +110,8 @@ def compress(
         )
     receiver, unmeasured = _receiver(original, target, offline=offline, follow_links=follow_links)
     inputs: list[Checkpoint | Vector] = [original, *([receiver.checkpoint] if receiver else [])]
-    out = Path(out)
-    check_output(out, force=force, inputs=tuple(source.path for source in inputs))
+    place = destination(out, offline=offline)
+    check_output(place, force=force, resume=resume, inputs=places(inputs))
     exact = {name: reason for name, delta in original.deltas.items() if (reason := method.why_exact(delta))}
     if len(exact) == len(original.deltas):
         largest = max(original.deltas.values(), key=lambda delta: delta.size)
@@ -120,7 +128,7 @@ def compress(
         delta.entry.nbytes if name in exact else method.nbytes(delta) for name, delta in original.deltas.items()
     )
     with (
-        staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging,
+        staged(place, plan=plan, needed=needed, resume=resume, force=force) as staging,
         tensor_reader(drop_behind=exceeds_memory(inputs)) as reader,
         Workers(workers) as pool,
     ):
@@ -148,7 +156,7 @@ def compress(
         check_unchanged(inputs, identity)
         # written last: its presence means that the vector is whole
         writer.write_document(_document(original, writer, lossy, records))
-    made = open_vector(out, location=str(out))
+    made = locate_vector(place if isinstance(place, Path) else str(place))
     before, after = (sum(delta.entry.nbytes for delta in each.deltas.values()) for each in (original, made))
     return Compression(made, after, before, _warnings(original, method, after, before, unmeasured))
 

@@ -24,13 +24,14 @@ from reasonvec.weights.documents import format_document
 from reasonvec.weights.dtypes import BITS_PER_ENTRY, FLOATS, format_named
 from reasonvec.weights.enhance import Enhanced, EnhancedBlock, Output, Sink, TensorWork
 from reasonvec.weights.findings import Finding
-from reasonvec.weights.output import Staging, check_output, check_space, staged
+from reasonvec.weights.output import Out, Staging, check_output, check_space, staged
 from reasonvec.weights.provenance import (
     check_unchanged,
     describe_checkpoint,
     exceeds_memory,
     fingerprint,
     input_identity,
+    places,
     tool,
 )
 from reasonvec.weights.receipt import FORMAT, FORMAT_VERSION, RECEIPT, RealisedAlpha
@@ -118,7 +119,7 @@ class Setting:
 class Application:
     """What `apply` or `transfer` did, or with `dry_run` would do."""
 
-    out: Path
+    out: Out
     shards: Mapping[str, int]
     """Bytes of tensors by shard name."""
     changed_tensors: int
@@ -294,11 +295,11 @@ class Job:
         return (json.dumps(config, indent=2) + "\n").encode()
 
     def run(
-        self, outs: Sequence[Path], *, dry_run: bool, resume: bool, force: bool, progress: Progress, executor: Executor
+        self, outs: Sequence[Out], *, dry_run: bool, resume: bool, force: bool, progress: Progress, executor: Executor
     ) -> list[Application]:
         """Write the outputs, one for each setting, or with `dry_run` only say what would be written."""
         for out in outs:
-            check_output(out, force=force, inputs=tuple(source.path for source in self.inputs))
+            check_output(out, force=force, resume=resume, inputs=places(self.inputs))
         shards = self.shards()
         changed = sum(bool(self.active(name)) for name in self.target.tensors)
         found: Sequence[RealisedAlpha | None] = [None] * len(outs)
@@ -313,13 +314,16 @@ class Job:
         ]  # fmt: skip
 
     def _write(
-        self, outs: Sequence[Path], shards: Sequence[Shard], *, resume: bool, force: bool, progress: Progress,
+        self, outs: Sequence[Out], shards: Sequence[Shard], *, resume: bool, force: bool, progress: Progress,
         executor: Executor,
     ) -> list[RealisedAlpha]:  # fmt: skip
         identity = input_identity(self.inputs)
         plan = {"operation": self.operation, "tool": tool(), "inputs": identity, "options": self.options.to_json()}
         small = self.target.small_files()
-        needed = sum(shard.nbytes for shard in shards) + sum((self.target.path / n).stat().st_size for n in small)
+        needed = sum((self.target.path / name).stat().st_size for name in small)
+        # of an output in a store one shard is written while another is sent; then its local copy goes
+        sizes = sorted((shard.nbytes for shard in shards), reverse=True)
+        needed += sum(sizes if isinstance(outs[0], Path) else sizes[:2])
         drop_behind = exceeds_memory(self.inputs)
         with ExitStack() as stack:
             stagings = [

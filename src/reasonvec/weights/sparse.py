@@ -119,7 +119,7 @@ def read_layout(entry: TensorEntry, size: int, reader: TensorReader) -> SparseLa
     if entry.nbytes < (_HEAD.size + 4) * count:
         raise _damaged(entry, f"it has {entry.nbytes} bytes, too few for the {count} blocks of {size} entries")
     table = bytearray(4 * count)
-    reader.read_into(entry, entry.nbytes - len(table), memoryview(table))
+    reader.read_into(entry, entry.nbytes - len(table), memoryview(table), alone=True)
     lengths = np.frombuffer(table, "<u4").astype(np.int64)
     starts = [0, *np.cumsum(lengths).tolist()]
     if starts[-1] != entry.nbytes - len(table):

@@ -7,7 +7,7 @@ Reading only; `extract` writes vectors of donors, `controls` the random ones, `c
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, NUMBER, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
 from reasonvec.weights.files import check_inside, sha256_of
+from reasonvec.weights.mirror import Mirror
 from reasonvec.weights.safetensors_header import TensorEntry, is_shape, read_header
 
 FORMAT = "reasonvec.vector"
@@ -75,6 +76,8 @@ class Vector:
     """The commit on the Hub, where that is known."""
     document: Mapping[str, Any]
     deltas: Mapping[str, Delta]
+    mirror: Mirror | None = None
+    """Of a vector in a store, whose directory `path` then is."""
 
     @property
     def tied(self) -> dict[str, str]:
@@ -153,7 +156,7 @@ class Vector:
             if (path.is_symlink() or not path.is_dir()) and name not in self.document["files"]:
                 raise VectorError(f"{path} is not among the files of the vector that vector.json lists. Somebody put "
                                   f"it there; remove it.")  # fmt: skip
-        return Checkpoint(f"{self.location}/{DONOR}", folder, None, {}, follow_links=True)
+        return Checkpoint(f"{self.location}/{DONOR}", folder, None, {}, follow_links=True, mirror=self.mirror)
 
 
 def lossy_method(lossy: Mapping[str, Any]) -> str:
@@ -181,8 +184,10 @@ def _is_residual(delta: Delta, index: Indices, value: Doubles) -> bool:
     )
 
 
-def open_vector(path: Path, *, location: str | None = None, revision: str | None = None) -> Vector:
-    """Read vector.json and the headers of a vector and check that they agree.
+def open_vector(
+    path: Path, *, location: str | None = None, revision: str | None = None, mirror: Mirror | None = None
+) -> Vector:
+    """Read vector.json and the headers of a vector and check that they agree. One in a store is opened by its `mirror`.
 
     Raises VectorError for a directory that is no vector, another format version, a document whose checksum does not
     hold, or files that are missing or differ in size, names, shapes or dtypes from what the document says, and
@@ -201,7 +206,10 @@ def open_vector(path: Path, *, location: str | None = None, revision: str | None
         raise VectorError(f"{file} is a {document['format']}, not a {FORMAT}.")
     for name, info in document["files"].items():
         _check_size(root / name, root, info["bytes"])
-    return Vector(location or str(path), root, revision, document, _deltas(root, document))
+    deltas = _deltas(root, document)
+    if mirror:
+        deltas = {name: replace(delta, entry=mirror.remote(delta.entry)) for name, delta in deltas.items()}
+    return Vector(location or str(path), root, revision, document, deltas, mirror)
 
 
 RELATION = {"ancestor": str, "case": str, "norm_v": NORM, "norm_s": NORM, "norm_g": NORM, "explanation": str,

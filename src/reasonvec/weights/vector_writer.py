@@ -120,6 +120,7 @@ class VectorWriter:
         widest = format_header([(name, "F64", shape) for name, shape in shapes.items()], _METADATA)
         self._reserve = -(-(len(widest) + 16 * len(shapes)) // 8) * 8
         self._ends: dict[str, int] = {}
+        self._finished_files: set[str] = set()
         for record in staging.finished.values():
             self._note_end(record)
 
@@ -130,6 +131,7 @@ class VectorWriter:
         """The file and offset where the next delta of this kind goes."""
         number = 1
         while self._ends.get(file := f"vector-{_NAMES[kind]}-{number:05d}.safetensors", 0) >= SHARD_BYTES:
+            self._finish_file(file)
             number += 1
         return file, self._ends.get(file, 0)
 
@@ -205,20 +207,27 @@ class VectorWriter:
 
     def finish_files(self) -> None:
         """Give every file its header and its exact size, and write the residuals where there are any."""
-        by_file: dict[str, list[tuple[int, str]]] = {}
-        for name in self._shapes:
-            record = self._staging.finished[name]
-            by_file.setdefault(record["file"], []).append((record["offset"], name))
-        for file, deltas in by_file.items():
-            tensors = [(name, *self._stored(name)) for _, name in sorted(deltas)]
-            header = format_header(tensors, _METADATA, reserve=self._reserve)
-            self._staging.file(file, self._reserve + self._ends[file])
-            self._staging.write(file, 0, header)
+        files = sorted({self._staging.finished[name]["file"] for name in self._shapes})
+        for file in files:
+            self._finish_file(file)
         for path in self._staging.output.glob("vector-*.safetensors"):
-            if path.name not in by_file:
+            if path.name not in files:
                 self._staging.remove(path.name)  # begun for deltas that turned out to be of another kind
         residuals = {name: self._staging.finished[name]["residual"] for name in self._shapes}
         self._write_residuals({name: rest for name, rest in residuals.items() if rest})
+
+    def _finish_file(self, file: str) -> None:
+        """Give a file to which nothing more is added its header and its exact size."""
+        if file in self._finished_files:
+            return
+        finished = self._staging.finished
+        deltas = sorted((finished[name]["offset"], name) for name in self._shapes
+                        if name in finished and finished[name]["file"] == file)  # fmt: skip
+        header = format_header([(name, *self._stored(name)) for _, name in deltas], _METADATA, reserve=self._reserve)
+        self._staging.file(file, self._reserve + self._ends[file])
+        self._staging.write(file, 0, header)
+        self._staging.complete(file)
+        self._finished_files.add(file)
 
     def _stored(self, name: str) -> tuple[str, tuple[int, ...]]:
         """Dtype and shape in the file."""
