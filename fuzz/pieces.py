@@ -31,6 +31,8 @@ NAMES: dict[bytes, bytes] = {
     b"f": b"vector-float32-00001.safetensors",
     b"d": b"vector-float64-00001.safetensors",
     b"z": b"vector-sparse-00001.safetensors",
+    b"l": b"vector-low-rank-00001.safetensors",
+    b"q": b"vector-quantised-00001.safetensors",
     b"r": b"residual/residual.safetensors",
     b"s": b"donor/sample.safetensors",
     b"k": b"donor/config.json",

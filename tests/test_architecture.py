@@ -16,7 +16,7 @@ BELOW = {
     "errors": set(),
     "weights": {"errors"},
     "interchange": {"weights", "errors"},
-    "terminal": {"interchange", "weights", "errors"},
+    "terminal": {"evaluation", "interchange", "weights", "errors"},
     "evaluation": {"weights", "errors"},
     "training": {"evaluation", "weights", "errors"},
     "report": {"evaluation", "weights", "errors"},

@@ -35,6 +35,7 @@ JSON_COMMANDS = {
     "extract": ("--tuned", "tuned", "--base", "base", "--out", "out"),
     "inspect": ("vector",),
     "compare": ("vector", "vector"),
+    "compress": ("vector", "--density", "0.5", "--out", "out"),
     "check": ("--vector", "vector", "--target", "target"),
     "apply": ("--vector", "vector", "--target", "target", "--out", "out"),
     "transfer": ("--tuned", "tuned", "--base", "base", "--target", "target", "--out", "out"),
@@ -54,7 +55,7 @@ def test_people_get_text_on_stdout_and_the_next_step_on_stderr(root, command):
     result = run(command, *JSON_COMMANDS[command])
     assert result.exit_code == 0, result.output
     assert result.stdout.strip()
-    if command in ("extract", "apply", "transfer"):
+    if command in ("extract", "compress", "apply", "transfer"):
         assert "Next: reasonvec" in result.stderr
 
 

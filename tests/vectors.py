@@ -25,6 +25,11 @@ def read_vector(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         if info["encoding"] == "dense":
             deltas[name] = stored.astype(np.float64)
             assert tensor_digest(stored) == info["digest"]
+        elif info["encoding"] in ("low-rank", "quantised"):
+            read = read_low_rank if info["encoding"] == "low-rank" else read_quantised
+            values, digest = read(stored, tuple(info["shape"]))
+            deltas[name] = values.astype(np.float64).reshape(info["shape"])
+            assert digest == info["digest"]
         else:
             deltas[name], digest = read_sparse(stored.tobytes(), int(np.prod(info["shape"], dtype=int)))
             deltas[name] = deltas[name].reshape(info["shape"])
@@ -87,3 +92,60 @@ def read_block(block: bytes, values: np.ndarray[Any, Any]) -> bytes:
     assert not pairs
     assert next(symbol_at, None) is None
     return digest
+
+
+def read_low_rank(factors: np.ndarray[Any, Any], shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], str]:
+    """The values of a low-rank delta in float32, summed in the order of the specification, and its digest."""
+    rows, columns = shape[-2:]
+    count = shape[0] if len(shape) == 3 else 1
+    assert factors.dtype == np.float32
+    matrices, parts = [], []
+    for matrix in factors.reshape(count, -1):
+        rank = matrix.size // (rows + columns)
+        left, right = matrix[: rows * rank].reshape(rows, rank), matrix[rows * rank :].reshape(rank, columns)
+        total = np.zeros((rows, columns), np.float32)
+        for i in range(rank):
+            total = total + left[:, i : i + 1] * right[i]
+        matrices.append(total)
+        parts.append((left, blake3(right.tobytes()).digest()))
+    digests = []
+    for start in range(0, count * rows * columns, BLOCK):
+        stop, hasher = min(start + BLOCK, count * rows * columns), blake3()
+        for number, (left, digest) in enumerate(parts):
+            ends = [(number * rows + row + 1) * columns for row in range(rows)]
+            touched = [row for row, end in enumerate(ends) if end - columns < stop and end > start]
+            if touched:
+                hasher.update(digest)
+                hasher.update(left[touched].tobytes())
+        digests.append(hasher.digest())
+    return np.stack(matrices), blake3(b"".join(digests)).hexdigest()
+
+
+def read_quantised(stored: np.ndarray[Any, Any], shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], str]:
+    """The values of a quantised delta in float32, an entry at a time, and its digest."""
+    data, columns, size = stored.tobytes(), shape[-1], int(np.prod(shape))
+    version, bits, zero = struct.unpack("<HHI", data[:8])
+    assert (version, zero) == (1, 0)
+    values, digests, at = [], [], 8
+    for start in range(0, size, BLOCK):
+        stop, begin = min(start + BLOCK, size), at
+        runs = []
+        for entry in range(start, stop):
+            row, column = divmod(entry, columns)
+            group = {8: row, 4: (row, column // 64), 1: 0}[bits]
+            if not runs or runs[-1] != group:
+                runs.append(group)
+                at += 4
+        scales = dict(zip(runs, struct.unpack(f"<{len(runs)}f", data[begin:at]), strict=True))
+        length = -(-(stop - start) * bits // 8)
+        packed = data[at : at + length]
+        at += length
+        for i, entry in enumerate(range(start, stop)):
+            row, column = divmod(entry, columns)
+            scale = np.float32(scales[{8: row, 4: (row, column // 64), 1: 0}[bits]])
+            word = packed[i * bits // 8] >> (i * bits % 8) & ((1 << bits) - 1)
+            integer = {8: word - 256 * (word > 127), 4: word - 8, 1: 2 * word - 1}[bits]
+            values.append(np.float32(integer) * scale)
+        digests.append(blake3(data[:8] + data[begin:at]).digest())
+    assert at == len(data)
+    return np.array(values, np.float32), blake3(b"".join(digests)).hexdigest()

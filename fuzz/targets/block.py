@@ -41,12 +41,19 @@ def _signed(block: bytes) -> bytes:
     gaps, symbols = (int.from_bytes(block[at : at + 4], "little") for at in (20, 24))
     first, second = 64 + palette, 64 + palette + gaps
     try:
-        streams = [zstandard.ZstdDecompressor().decompress(part, max_output_size=1 << 16) if part else b""
-                   for part in (block[first:second], block[second : second + symbols])]  # fmt: skip
+        streams = [_decompressed(part) for part in (block[first:second], block[second : second + symbols])]
     except zstandard.ZstdError:
         return block
     parts = (block[:20], block[64:first], *streams, block[second + symbols :])
     return block[:28] + blake3(b"".join(parts)).digest() + block[60:]
+
+
+def _decompressed(stream: bytes) -> bytes:
+    if not stream:
+        return b""
+    if zstandard.frame_content_size(stream) > 1 << 16:
+        raise zstandard.ZstdError("too much")
+    return zstandard.ZstdDecompressor().decompress(stream, max_output_size=1 << 16)
 
 
 def seeds() -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fuzz.pieces import FOLDER, LINK, PIPE, PLAIN, SIGNED, Piece, cut, join, laid_out, pack
 from fuzz.signing import MARK, with_documents_signed
-from reasonvec.weights import extract
+from reasonvec.weights import compress, extract
 from reasonvec.weights.blocks import blocks
 from reasonvec.weights.checkpoint import tensor_reader
 from reasonvec.weights.documents import document_digest
@@ -60,6 +60,15 @@ def _vector(root: Path, encoding: Encoding) -> tuple[Any, list[Piece]]:
     return document, pack(out, documents=[DOCUMENT])
 
 
+def _lossy(root: Path, name: str, **options: int) -> list[Piece]:
+    out = root / name
+    document = json.loads((compress(vector=root / "dense", out=out, **options).vector.path / DOCUMENT).read_text())
+    document["lossy"]["of"]["location"] = "dense"
+    document["sha256"] = document_digest(document)
+    (out / DOCUMENT).write_text(json.dumps(document, separators=(",", ":")))
+    return pack(out, documents=[DOCUMENT])
+
+
 def seeds() -> dict[str, bytes]:
     """A vector with a delta of every stored dtype and a residual, and the same with one hostile thing each."""
     with TemporaryDirectory() as folder:
@@ -68,11 +77,14 @@ def seeds() -> dict[str, bytes]:
         write(root / "tuned", TUNED, {"model_type": "toy"})
         document, whole = _vector(root, "dense")
         _, sparse = _vector(root, "sparse")
+        lossy = {"low-rank": _lossy(root, "low-rank", rank=1),
+                 **{f"bits-{bits}": _lossy(root, f"bits-{bits}", bits=bits) for bits in (8, 4, 1)}}  # fmt: skip
     text = json.dumps(document, separators=(",", ":"))
     rest = [piece for piece in whole if piece.letter != b"v"]
     inputs = {
         "whole": whole,
         "sparse": sparse,
+        **lossy,
         "unsigned": [Piece(b"v", PLAIN, text.encode()), *rest],
         "signed": [Piece(b"v", SIGNED, text.replace(document["sha256"], MARK.decode()).encode()), *rest],
         "not-a-vector": [Piece(b"c", PLAIN, b"{}")],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reasonvec.errors import (
     BenchmarkError,
     CheckpointError,
+    ClusterError,
     IncompatibleError,
     MissingExtraError,
     OutputError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         apply_sweep,
         check,
         compare,
+        compress,
         extract,
         inspect,
         transfer,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BenchmarkError",
     "CheckpointError",
+    "ClusterError",
     "IncompatibleError",
     "MissingExtraError",
     "Options",
@@ -52,6 +55,7 @@ __all__ = [
     "apply_sweep",
     "check",
     "compare",
+    "compress",
     "export_lora",
     "extract",
     "import_dcp",

@@ -5,6 +5,7 @@ ReasonvecError                     exit 1
 ├── VectorError                    a vector of another format version, damaged, or not a vector
 ├── BenchmarkError                 a benchmark's file, or training data, is missing, damaged or another one
 ├── OutputError                    the output exists, cannot be written, or does not fit on the disk
+├── ClusterError                  a Ray cluster that cannot be reached, or a node that sees other files or failed
 ├── MissingExtraError              an optional dependency that is not installed
 ├── VerificationError              what was recomputed differs from what a receipt claims
 ├── UsageError                     exit 2: arguments that contradict one another
@@ -32,6 +33,10 @@ class BenchmarkError(ReasonvecError):
 
 class OutputError(ReasonvecError):
     """The output exists already, cannot be written, or would not fit on the disk."""
+
+
+class ClusterError(ReasonvecError):
+    """A Ray cluster cannot be reached, one of its nodes sees other files than the rest, or a task was lost for good."""
 
 
 class MissingExtraError(ReasonvecError):

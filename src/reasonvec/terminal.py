@@ -19,10 +19,12 @@ from reasonvec.interchange.lora_import import LoraImport
 from reasonvec.weights.analysis import Change, Inspection
 from reasonvec.weights.comparison import Comparison, Pair
 from reasonvec.weights.compatibility import CheckReport
+from reasonvec.weights.compression import Compression
 from reasonvec.weights.extraction import Extraction
 from reasonvec.weights.job import Application
 from reasonvec.weights.lineage import Distance, Lineage
 from reasonvec.weights.receipt import RealisedAlpha
+from reasonvec.weights.vector import lossy_method
 from reasonvec.weights.verification import Verification
 
 _COLOURS = {"blocking": "bold red", "warning": "yellow", "note": "cyan"}
@@ -96,6 +98,32 @@ def application(application: Application) -> RenderableType:
     if application.realised:
         facts.append(("realised", f"{_percent(application.realised.overall, 2)} of the requested change"))
     return _facts(facts)
+
+
+def compression(compression: Compression, *, tensors: bool = False) -> RenderableType:
+    """What `compress` made and lost: the whole, then a row for each kind of module and, with `tensors`, each tensor."""
+    lossy = compression.lossy
+    share = compression.nbytes / compression.nbytes_before if compression.nbytes_before else None
+    facts = [
+        ("wrote", f"{compression.vector.location}: {_size(compression.nbytes)}, {_percent(share)} of the exact vector"),
+        ("method", f"{compression.method}, seed {lossy['seed']}"),
+        ("kept exactly", f"{len(lossy['kept_exactly'])} of {len(lossy['tensors'])} tensors"),
+    ]
+    if lossy["measured_on"]:
+        facts.append(("changed", f"entries of {lossy['measured_on']} plus the vector, at alpha 1"))
+    parts: list[RenderableType] = [_facts(facts), _losses("kind", {**lossy["kinds"], "all": lossy})]
+    if tensors:
+        parts.append(_losses("tensor", lossy["tensors"]))
+    return Group(*parts)
+
+
+def _losses(what: str, rows: Mapping[str, Mapping[str, float | None]]) -> Table:
+    table = _table(what, "relative error", "cosine", "changed")
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    for name, loss in rows.items():
+        table.add_row(Text(_safe(name)), _percent(loss["relative_error"], 2), _number(loss["cosine"]),
+                      _percent(loss["changed_share"], 2), style="bold" if name == "all" else None)  # fmt: skip
+    return table
 
 
 def realised_line(realised: RealisedAlpha) -> str:
@@ -246,6 +274,9 @@ def _whole(inspection: Inspection) -> list[tuple[str, str]]:
     rows = [("vector", inspection.name)]
     if control := inspection.document.get("control"):
         rows.append(("control", f"{control['kind']}, seed {control['seed']}"))
+    if lossy := inspection.document.get("lossy"):
+        rows.append(("lossy", f"{lossy_method(lossy)}; {_percent(lossy['relative_error'], 2)} of the exact vector's "
+                              f"norm away from it"))  # fmt: skip
     for role in ("tuned", "base"):
         donor = inspection.document.get("donors", {}).get(role)
         if donor:

@@ -20,7 +20,7 @@ VALID = {
     "header": ("two", "raw"),
     "checkpoint": ("one", "two", "no-config", "small-files"),
     "document": ("transfer", "apply", "every", "checkpoint", "surrogate"),
-    "vector": ("whole", "sparse", "unsigned", "signed", "folder-in-donor"),
+    "vector": ("whole", "sparse", "low-rank", "bits-8", "bits-4", "bits-1", "unsigned", "signed", "folder-in-donor"),
     "verify": ("vector", "enhanced", "folder", "relation", "control"),
 }
 

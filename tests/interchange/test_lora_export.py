@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from reasonvec.errors import IncompatibleError, OutputError, UsageError, VectorError
 from reasonvec.interchange import export_lora, import_lora
-from reasonvec.interchange.factors import Rows, factorise
+from reasonvec.interchange.factors import factorise
 from reasonvec.weights import apply, extract, verify
 from reasonvec.weights.checkpoint import tensor_reader
 from reasonvec.weights.sources import StoredDeltas
@@ -128,7 +128,7 @@ def test_the_error_is_within_one_percent_of_the_least_possible(tmp_path, delta, 
         save_file({"w.weight": weights}, tmp_path / role / "model.safetensors")
     vector = extract(tuned=tmp_path / "tuned", base=tmp_path / "base", out=tmp_path / "vector").vector
     with tensor_reader() as reader:
-        factors = factorise(Rows(StoredDeltas(vector), "w.weight", reader), rank, seed=0, name="w.weight")
+        factors = factorise(StoredDeltas(vector), vector.deltas["w.weight"], rank, reader, seed=0)
     values = np.linalg.svd(delta.astype(np.float64), compute_uv=False)
     least = np.sqrt(np.square(values[rank:]).sum())
     assert factors.norm == pytest.approx(np.linalg.norm(values), rel=1e-9)

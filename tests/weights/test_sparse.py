@@ -1,18 +1,21 @@
 """The sparse encoding: exact, found out when it is damaged, and never larger in memory than it says."""
 
+import json
 import struct
 import tracemalloc
 
 import numpy as np
 import pytest
 import zstandard
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonvec.errors import VectorError
+from reasonvec.errors import VectorError, VerificationError
 from reasonvec.weights import extract, verify
 from reasonvec.weights.blocks import BLOCK, Scratch
 from reasonvec.weights.checkpoint import tensor_reader
+from reasonvec.weights.documents import format_document
 from reasonvec.weights.kernel import take_apart, take_apart_listed
 from reasonvec.weights.sources import StoredDeltas
 from reasonvec.weights.sparse import pack, unpack
@@ -52,6 +55,21 @@ def test_entries_that_float32_does_not_hold_are_kept_exactly():
     assert wide.tolist() == [[1.0, 2.0**-60], [1 + 2.0**-40, 0.0], [3e300, 0.0]]
     assert out[900] == -1
     assert np.count_nonzero(out) == 1
+
+
+@pytest.mark.parametrize("bits", [0x7F80, 0xFF80, 0x7FC0])
+def test_a_palette_with_infinity_or_nan_is_refused(bits):
+    """Found by fuzzing."""
+    block = signed_block(palette=struct.pack("<H", bits), gaps=bytes(1), symbols=bytes(1))
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        unpack(memoryview(block), 100, Scratch(), np.empty(100, np.float32))
+
+
+def signed_block(palette, gaps, symbols):
+    counts = struct.pack("<HHIIII", 1, len(palette) // 2, len(gaps), len(symbols), 0, 0)
+    packed = [zstandard.ZstdCompressor().compress(part) for part in (gaps, symbols)]
+    digest = blake3(counts + palette + gaps + symbols).digest()
+    return counts + struct.pack("<II", *map(len, packed)) + digest + bytes(4) + palette + b"".join(packed)
 
 
 def test_every_flipped_bit_is_found_or_means_nothing():
@@ -176,6 +194,20 @@ def test_a_table_of_lengths_that_does_not_fit_is_refused(tmp_path):
             read_in_order(vector, "w", [10**7])
         data[end - 4 : end] = struct.pack("<I", length)
         entry.path.write_bytes(data)
+
+
+def test_a_shape_that_its_bytes_cannot_hold_takes_no_memory(tmp_path):
+    """Found by fuzzing: a sparse delta may claim any shape."""
+    vector = sparse_vector(tmp_path)
+    document = json.loads((vector / "vector.json").read_text())
+    document["tensors"]["w"]["shape"] = [1 << 60]
+    (vector / "vector.json").write_bytes(format_document(document))
+    with pytest.raises(
+        VectorError, match=r"bytes, too few for the 4398046511104 blocks of 1152921504606846976 entries"
+    ):
+        read_in_order(vector, "w", [10])
+    with pytest.raises(VerificationError, match="too few for the"):
+        verify(vector, checksums_only=True)
 
 
 def test_a_block_moved_to_another_place_is_found(tmp_path):

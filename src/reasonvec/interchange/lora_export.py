@@ -14,7 +14,7 @@ import numpy as np
 
 from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.interchange.adapter import CONFIG, CONV1D_MODELS, PREFIX, WEIGHTS
-from reasonvec.interchange.factors import Factors, Rows, factorise
+from reasonvec.interchange.factors import Factors, factorise
 from reasonvec.interchange.ties import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, module_of
 from reasonvec.weights.alignment import may_tie
 from reasonvec.weights.checkpoint import Checkpoint, tensor_reader
@@ -251,8 +251,7 @@ def _write_factors(
         for module in modules:
             nbytes = sum(4 * math.prod(shape) for _, shape in module.tensors())
             if module.names[0] not in staging.finished:
-                factors = factorise(Rows(deltas, module.delta.name, reader), module.rank, seed=seed,
-                                    name=module.delta.name)  # fmt: skip
+                factors = factorise(deltas, module.delta, module.rank, reader, seed=seed)
                 offset = position
                 for array in module.arrays(factors):
                     data = np.ascontiguousarray(array)

@@ -9,20 +9,22 @@ if TYPE_CHECKING:
     from reasonvec.weights.application import apply, apply_sweep, transfer, transfer_sweep
     from reasonvec.weights.comparison import compare
     from reasonvec.weights.compatibility import check
+    from reasonvec.weights.compression import compress
     from reasonvec.weights.controls import write_permuted, write_random
     from reasonvec.weights.extraction import extract
     from reasonvec.weights.job import Options
     from reasonvec.weights.verification import verify
 
 __all__ = [
-    "Options", "apply", "apply_sweep", "check", "compare", "extract", "inspect", "transfer", "transfer_sweep", "verify",
-    "write_permuted", "write_random",
+    "Options", "apply", "apply_sweep", "check", "compare", "compress", "extract", "inspect", "transfer",
+    "transfer_sweep", "verify", "write_permuted", "write_random",
 ]  # fmt: skip
 
 _HOMES = {
     "Options": "job", "apply": "application", "apply_sweep": "application", "check": "compatibility",
-    "compare": "comparison", "extract": "extraction", "inspect": "analysis", "transfer": "application",
-    "transfer_sweep": "application", "verify": "verification", "write_permuted": "controls", "write_random": "controls",
+    "compare": "comparison", "compress": "compression", "extract": "extraction", "inspect": "analysis",
+    "transfer": "application", "transfer_sweep": "application", "verify": "verification", "write_permuted": "controls",
+    "write_random": "controls",
 }  # fmt: skip
 
 

@@ -6,11 +6,13 @@ bitwise copy of a tensor that both have, as an output embedding is that is tied 
 """
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from reasonvec.errors import IncompatibleError, UsageError
+from reasonvec.weights.blocks import block_digest
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
 from reasonvec.weights.dtypes import BITS_PER_ENTRY, FLOATS, coarser
 from reasonvec.weights.safetensors_header import TensorEntry
@@ -178,34 +180,33 @@ class Twins:
         self._tensors, self._reader = checkpoint.tensors, reader
         # a glance at one place tells nearly all tensors apart; those that agree there get a look at three places, and
         # only those that agree there too are read whole
-        glances: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
-        self._alike: dict[str, list[str]] = {}
-        for name, entry in self._tensors.items():
-            if len(entry.shape) >= 2 and entry.nbytes:
-                key = (entry.dtype, entry.shape, self._bytes(entry, entry.nbytes // 2, _GLANCE))
-                self._alike[name] = glances.setdefault(key, [])
-                self._alike[name].append(name)
-        self._looks: dict[str, tuple[bytes, ...] | None] = {}
+        named = [(name, entry) for name, entry in self._tensors.items() if len(entry.shape) >= 2 and entry.nbytes]
+        self._alike = _groups((name, self._glance(entry)) for name, entry in named)
+        self._looked: set[str] = set()
         self._digests: dict[str, str] = {}
 
     def of(self, name: str) -> list[str]:
         """The names of the other tensors that equal `name` bit for bit, sorted."""
         alike = self._alike.get(name, [])
-        if len(alike) < 2 or (look := self._look(name)) is None:
-            return []
-        return sorted(o for o in alike if o != name and self._look(o) == look and self._digest(o) == self._digest(name))
+        if len(alike) > 1 and name not in self._looked:
+            self._looked.update(alike)
+            looks = [(each, look) for each in alike if (look := self._look(self._tensors[each]))]
+            self._alike.update({each: [] for each in alike})
+            self._alike.update(_groups(looks))
+            alike = self._alike[name]
+        return sorted(other for other in alike if other != name and self._digest(other) == self._digest(name))
 
-    def _look(self, name: str) -> tuple[bytes, ...] | None:
-        """What stands at three places; None for a matrix of one repeated value, as far as these tell."""
-        if name not in self._looks:
-            entry = self._tensors[name]
-            count = min(_LOOK, entry.nbytes)
-            places = (0, (entry.nbytes - count) // 2, entry.nbytes - count)
-            looks = tuple(self._bytes(entry, place, count) for place in places)
-            unit = max(1, BITS_PER_ENTRY[entry.dtype] // 8)
-            repeated = all(look == looks[0][:unit] * (count // unit) for look in looks)
-            self._looks[name] = None if repeated else looks
-        return self._looks[name]
+    def _glance(self, entry: TensorEntry) -> tuple[Any, ...]:
+        return entry.dtype, entry.shape, self._bytes(entry, entry.nbytes // 2, _GLANCE)
+
+    def _look(self, entry: TensorEntry) -> bytes | None:
+        """A digest of three places; None for a matrix of one repeated value, as far as these tell."""
+        count = min(_LOOK, entry.nbytes)
+        places = (0, (entry.nbytes - count) // 2, entry.nbytes - count)
+        looks = [self._bytes(entry, place, count) for place in places]
+        unit = max(1, BITS_PER_ENTRY[entry.dtype] // 8)
+        repeated = all(look == looks[0][:unit] * (count // unit) for look in looks)
+        return None if repeated else block_digest(*looks)
 
     def _digest(self, name: str) -> str:
         if name not in self._digests:
@@ -214,11 +215,21 @@ class Twins:
 
     def _bytes(self, entry: TensorEntry, start: int, count: int) -> bytes:
         found = bytearray(min(count, entry.nbytes - start))
-        self._reader.read_into(entry, start, memoryview(found))
+        self._reader.read_into(entry, start, memoryview(found), alone=True)
         return bytes(found)
 
 
 _GLANCE, _LOOK = 64, 4096
+
+
+def _groups(keyed: Iterable[tuple[str, Any]]) -> dict[str, list[str]]:
+    """Each name with all that have its key, itself included."""
+    members: dict[Any, list[str]] = {}
+    found: dict[str, list[str]] = {}
+    for name, key in keyed:
+        found[name] = members.setdefault(key, [])
+        found[name].append(name)
+    return found
 
 
 def match_target(vector: Vector, target: Checkpoint, names: NameFilter) -> tuple[dict[str, str], list[Misfit]]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reasonvec.errors import CheckpointError, UsageError, VectorError
+from reasonvec.errors import UsageError, VectorError
 from reasonvec.weights.arithmetic import STEP_BINS
 from reasonvec.weights.checkpoint import Checkpoint, layer_of, tensor_reader
-from reasonvec.weights.hub import locate_checkpoint, locate_vector, recorded_location
+from reasonvec.weights.hub import locate_checkpoint, locate_vector, recorded_donor
 from reasonvec.weights.modules import KINDS, kind_of
 from reasonvec.weights.relation import relate
 from reasonvec.weights.sources import StoredDeltas
@@ -59,7 +59,7 @@ class TensorAnalysis:
     """One of `modules.KINDS`."""
     shape: tuple[int, ...]
     dtype: str
-    """In which the delta is stored, or "sparse"."""
+    """In which the delta is stored, or its encoding."""
     checkpoint_dtype: str
     change: Change
     steps: tuple[int, ...]
@@ -137,7 +137,7 @@ class Inspection:
             "name": self.name, "format_version": self.document["format_version"], "tensors_count": len(self.tensors),
             **self.total.to_json(), "rounding_share": self.rounding_share, "bytes": self.nbytes,
             "sha256": self.document["sha256"], "control": self.document.get("control"),
-            "donors": self.document.get("donors", {}), "relation": self.relation,
+            "lossy": self.document.get("lossy"), "donors": self.document.get("donors", {}), "relation": self.relation,
             "tensors": [tensor.to_json() for tensor in self.tensors],
             "layers": [{"layer": layer, **change.to_json()} for layer, change in self.layers.items()],
             "kinds": [{"kind": kind, **change.to_json()} for kind, change in self.kinds.items()],
@@ -210,21 +210,8 @@ def _relation(vector: Vector, ancestor: str | Path, offline: bool) -> dict[str, 
 
 def _donor(vector: Vector, role: str, offline: bool) -> Checkpoint:
     """The donor at the place where it was at extraction, if it still looks the same."""
-    info = vector.document["donors"][role]
-    location = recorded_location(info)
     try:
-        donor = locate_checkpoint(location, offline=offline)
-    except CheckpointError as error:
-        raise VectorError(
-            f"--ancestor needs the donors again, and the {role} donor {location} of {vector.location} cannot be "
-            f"opened: {error} Put it back, or extract the vector anew with --ancestor."
-        ) from error
-    sizes = {entry.path.name: entry.path.stat().st_size for entry in donor.tensors.values()}
-    fits = all(name in donor.tensors and donor.tensors[name].shape == delta.shape for name, delta in
-               vector.deltas.items())  # fmt: skip
-    if not fits or sizes != {name: file["bytes"] for name, file in info["files"].items()}:
-        raise VectorError(
-            f"--ancestor needs the donors again, and what lies at {location} now is not the {role} donor that "
-            f"{vector.location} was extracted from. Put it back, or extract the vector anew with --ancestor."
-        )
-    return donor
+        return recorded_donor(vector, role, offline=offline)
+    except VectorError as error:
+        raise VectorError(f"--ancestor needs the donors again, and {error} Put it back, or extract the vector anew "
+                          f"with --ancestor.") from error  # fmt: skip

@@ -1,13 +1,16 @@
 """`apply` and `transfer`, to one output or, with several alphas, to several in one pass over the inputs."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.weights.alignment import match_donors
+from reasonvec.weights.cluster import connected
 from reasonvec.weights.hub import locate_checkpoint, locate_vector
-from reasonvec.weights.job import DEFAULT, Application, Job, Options, Progress, Setting
+from reasonvec.weights.job import DEFAULT, Application, Job, Options, Progress, Setting, Threads
+from reasonvec.weights.output import Out, destination
 from reasonvec.weights.provenance import absolute
 from reasonvec.weights.sources import DonorDeltas, StoredDeltas
 from reasonvec.weights.vector import Vector
@@ -23,6 +26,7 @@ def apply(
     out: str | Path,
     options: Options = DEFAULT,
     workers: int | None = None,
+    ray: str | None = None,
     dry_run: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -35,14 +39,19 @@ def apply(
     Computed in float32 (float64 where the output is float32) and rounded once. Entries without a delta keep their
     bits; alpha 0 returns the target. Configuration, tokenizer, chat template and generation settings are the target's.
     `workers` threads share the work (as many as there are processors, at most 4, where None); the bytes do not depend
-    on their number.
+    on their number. With `ray`, the address of a Ray cluster, its nodes do the work. They have to see inputs and output
+    at the same paths; the bytes are the same.
 
     Raises IncompatibleError listing every misfit, CheckpointError and VectorError for damaged or unsafe inputs and for
-    sums beyond the output's range, UsageError for patterns that match nothing, OutputError if `out` cannot be written.
+    sums beyond the output's range, UsageError for patterns that match nothing, OutputError if `out` cannot be written,
+    ClusterError if the cluster cannot be reached or a node sees other files, MissingExtraError without the package ray.
     """
+    place = destination(out, offline=offline)
     job = plan_apply(vectors=vectors, alphas=[1.0], target=target, options=options, follow_links=follow_links,
                      offline=offline)  # fmt: skip
-    return job.run([Path(out)], dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers)[0]
+    return _run(job, [place], ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force, progress=progress)[
+        0
+    ]
 
 
 def apply_sweep(
@@ -53,6 +62,7 @@ def apply_sweep(
     out: str | Path,
     options: Options = DEFAULT,
     workers: int | None = None,
+    ray: str | None = None,
     dry_run: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -65,16 +75,36 @@ def apply_sweep(
     A vector whose own alpha is None takes those of `alphas` in turn; another keeps its own. Raises what `apply` raises,
     and UsageError for an `out` that would give two outputs one name.
     """
+    places = outputs(out, alphas, offline=offline)
     job = plan_apply(vectors=vectors, alphas=alphas, target=target, options=options, follow_links=follow_links,
                      offline=offline)  # fmt: skip
-    return job.run(
-        outputs(out, alphas), dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers
-    )
+    return _run(
+        job, places, ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force,
+        progress=progress,
+    )  # fmt: skip
 
 
-def outputs(out: str | Path, alphas: Sequence[float]) -> list[Path]:
-    """The name of the output of each alpha. Raises UsageError unless they are distinct."""
-    found = [Path(str(out).replace(PLACE, f"{alpha:g}")) for alpha in alphas]
+def _run(
+    job: Job, outs: Sequence[Out], *, ray: str | None, workers: int | None, dry_run: bool, resume: bool, force: bool,
+    progress: Progress,
+) -> list[Application]:  # fmt: skip
+    """Run the job here, or on the cluster at the address `ray`.
+
+    Raises UsageError for an output that goes from a cluster to a store: its nodes share no disk to stage it on.
+    """
+    if ray is None:
+        executor = Threads(workers)
+        return job.run(outs, executor=executor, dry_run=dry_run, resume=resume, force=force, progress=progress)
+    if remote := [str(out) for out in outs if not isinstance(out, Path)]:
+        raise UsageError(f"--ray writes to storage that all nodes share, and {remote[0]} is an address in a store. "
+                         f"Name a directory that they share, or leave --ray out.")  # fmt: skip
+    with connected(ray, workers) as nodes:
+        return job.run(outs, executor=nodes, dry_run=dry_run, resume=resume, force=force, progress=progress)
+
+
+def outputs(out: str | Path, alphas: Sequence[float], *, offline: bool = False) -> list[Out]:
+    """The place of the output of each alpha. Raises UsageError unless they are distinct."""
+    found = [destination(str(out).replace(PLACE, f"{alpha:g}"), offline=offline) for alpha in alphas]
     if len(set(found)) < len(found):
         what = f"--out {out} has no {PLACE} in it" if PLACE not in str(out) else "two of the alphas are equal"
         raise UsageError(
@@ -105,13 +135,20 @@ def plan_apply(
         settings.append(Setting(own, {"vectors": described}))
     job = Job("apply", checkpoint, options, opened, settings)
     job.add([(StoredDeltas(vector), vector.donor()) for vector in opened])
+    stored = [(vector.path, given) for vector, (_, given) in zip(opened, vectors, strict=True)]
+    job.again = partial(plan_apply, vectors=stored, alphas=tuple(alphas), target=checkpoint.path, options=options,
+                        follow_links=follow_links, offline=True)  # fmt: skip
     return job
 
 
 def _described(vector: Vector, alpha: float) -> dict[str, Any]:
-    """What a receipt says of a vector."""
-    return {"location": absolute(vector.location), "revision": vector.revision, "fingerprint": vector.fingerprint,
-            "alpha": alpha}  # fmt: skip
+    """What a receipt says of a vector, and of a lossy one how it was made and how far it is from the exact one."""
+    described: dict[str, Any] = {"location": absolute(vector.location), "revision": vector.revision,
+                                 "fingerprint": vector.fingerprint, "alpha": alpha}  # fmt: skip
+    if vector.lossy:
+        told = ("method", "parameters", "seed", "of", "relative_error", "cosine")
+        described["lossy"] = {key: vector.lossy[key] for key in told}
+    return described
 
 
 def transfer(
@@ -123,6 +160,7 @@ def transfer(
     alpha: float = 1.0,
     options: Options = DEFAULT,
     workers: int | None = None,
+    ray: str | None = None,
     dry_run: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -134,9 +172,12 @@ def transfer(
 
     Gives the bytes that `extract` and then `apply` would; raises what they raise.
     """
+    place = destination(out, offline=offline)
     job = plan_transfer(tuned=tuned, base=base, target=target, alphas=[alpha], options=options,
                         follow_links=follow_links, offline=offline)  # fmt: skip
-    return job.run([Path(out)], dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers)[0]
+    return _run(job, [place], ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force, progress=progress)[
+        0
+    ]
 
 
 def transfer_sweep(
@@ -148,6 +189,7 @@ def transfer_sweep(
     out: str | Path,
     options: Options = DEFAULT,
     workers: int | None = None,
+    ray: str | None = None,
     dry_run: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -156,11 +198,13 @@ def transfer_sweep(
     progress: Progress = lambda nbytes: None,
 ) -> list[Application]:
     """What `transfer` does, for several alphas in one pass over the inputs, as `apply_sweep` names the outputs."""
+    places = outputs(out, alphas, offline=offline)
     job = plan_transfer(tuned=tuned, base=base, target=target, alphas=alphas, options=options,
                         follow_links=follow_links, offline=offline)  # fmt: skip
-    return job.run(
-        outputs(out, alphas), dry_run=dry_run, resume=resume, force=force, progress=progress, workers=workers
-    )
+    return _run(
+        job, places, ray=ray, workers=workers, dry_run=dry_run, resume=resume, force=force,
+        progress=progress,
+    )  # fmt: skip
 
 
 def plan_transfer(
@@ -183,4 +227,6 @@ def plan_transfer(
     if not match.computed:
         raise IncompatibleError(f"{tuned} and {base} have no floating-point tensor in common; there is no difference.")
     job.add([(DonorDeltas(donors[0], donors[1], match), donors[1])])
+    job.again = partial(plan_transfer, tuned=donors[0].path, base=donors[1].path, target=checkpoint.path,
+                        alphas=tuple(alphas), options=options, follow_links=follow_links, offline=True)  # fmt: skip
     return job

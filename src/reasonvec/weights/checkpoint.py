@@ -14,7 +14,10 @@ from typing import Any
 
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.files import check_inside, open_regular, read_small
+from reasonvec.weights.mirror import Mirror
+from reasonvec.weights.read_ahead import ReadAhead
 from reasonvec.weights.safetensors_header import TensorEntry, loads_strictly, read_header
+from reasonvec.weights.stores import RemoteFile
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -35,12 +38,15 @@ class Checkpoint:
     """A model directory whose headers and index have been checked. `open_checkpoint` makes them."""
 
     location: str
-    """What the user named: a path, or `owner/name[@revision]` on the Hub."""
+    """What the user named: a path, `owner/name[@revision]` on the Hub, or an address in a store."""
     path: Path
+    """The directory; of a checkpoint in a store, that of its mirror."""
     revision: str | None
     """The commit on the Hub, where that is known."""
     tensors: Mapping[str, TensorEntry]
     follow_links: bool = False
+    mirror: Mirror | None = None
+    """Of a checkpoint in a store."""
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -92,9 +98,10 @@ def _is_small(path: Path) -> bool:
 
 
 def open_checkpoint(
-    path: Path, *, location: str | None = None, revision: str | None = None, follow_links: bool = False
-) -> Checkpoint:
-    """Check the directory `path` and read its headers.
+    path: Path, *, location: str | None = None, revision: str | None = None, follow_links: bool = False,
+    mirror: Mirror | None = None,
+) -> Checkpoint:  # fmt: skip
+    """Check the directory `path` and read its headers. One in a store is opened by its `mirror`.
 
     Raises CheckpointError for a missing directory, weights that are not safetensors, a damaged header, an index that
     disagrees with its shards, a shard or link outside the directory (links of the Hub cache's own layout excepted;
@@ -121,7 +128,9 @@ def open_checkpoint(
         _check_index(path, _weight_map(path, follow_links), tensors)
     if not tensors:
         raise CheckpointError(f"{path} has no tensors in its safetensors files; there is nothing to compute with.")
-    return Checkpoint(location or str(path), path, revision, dict(sorted(tensors.items())), follow_links)
+    if mirror:
+        tensors = {name: mirror.remote(entry) for name, entry in tensors.items()}
+    return Checkpoint(location or str(path), path, revision, dict(sorted(tensors.items())), follow_links, mirror)
 
 
 def _check_distinct(path: Path, tensors: Mapping[str, TensorEntry], entries: Mapping[str, TensorEntry]) -> None:
@@ -233,11 +242,18 @@ class TensorReader:
     def __init__(self, *, drop_behind: bool = False) -> None:
         self._open: dict[Path, _OpenFile] = {}
         self._lock = threading.Lock()
+        self._ahead: ReadAhead | None = None
         self._drop_behind = drop_behind
         """Whether what was read leaves the page cache: with more to read than memory, it would push out all else."""
 
-    def read_into(self, entry: TensorEntry, start: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes of `entry` from byte `start` on; CheckpointError if they are not there."""
+    def read_into(self, entry: TensorEntry, start: int, buffer: memoryview, *, alone: bool = False) -> None:
+        """Fill `buffer` with the bytes of `entry` from byte `start` on; CheckpointError if they are not there.
+
+        `alone` says that what follows will not be read next, so that a store is asked for no more than this.
+        """
+        if isinstance(entry.path, RemoteFile):
+            self._ahead_of_reads().read_into(entry.path, entry, start, buffer, alone)
+            return
         done, position = 0, entry.offset + start
         try:
             file = self._borrow(entry.path)
@@ -275,10 +291,18 @@ class TensorReader:
         for path in paths:
             os.close(self._open.pop(path).descriptor)
 
+    def _ahead_of_reads(self) -> ReadAhead:
+        with self._lock:
+            self._ahead = self._ahead or ReadAhead()
+            return self._ahead
+
     def close(self) -> None:
         """Close every file. The reader can be used again."""
         with self._lock:
             self._close(list(self._open))
+            ahead, self._ahead = self._ahead, None
+        if ahead:
+            ahead.close()
 
 
 @dataclass

@@ -182,6 +182,15 @@ def _vector_findings(vector: Vector, pairs: Mapping[str, str]) -> list[Finding]:
                 "Look at the vector with `reasonvec inspect`, and at --only and --skip.",
             )
         )
+    if vector.lossy_notice:
+        findings.append(
+            Finding(
+                "warning",
+                "The vector is lossy",
+                vector.lossy_notice,
+                "Use the exact one unless its size forbids that, and do not take a result for that of the exact one.",
+            )
+        )
     relation = vector.document.get("relation")
     if isinstance(relation, dict) and relation.get("case") in ("parallel", "unclear"):
         evidence = f"The donors' relation was found {relation['case']} when the vector was extracted."

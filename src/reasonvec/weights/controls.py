@@ -16,10 +16,10 @@ from reasonvec.weights.blocks import blocks
 from reasonvec.weights.checkpoint import TensorReader, tensor_reader
 from reasonvec.weights.dtypes import Array
 from reasonvec.weights.hub import locate_vector
-from reasonvec.weights.output import check_output, staged
-from reasonvec.weights.provenance import input_identity, tool
+from reasonvec.weights.output import Out, check_output, destination, staged
+from reasonvec.weights.provenance import input_identity, places, tool
 from reasonvec.weights.sources import StoredDeltas
-from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Delta, Vector, open_vector
+from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Delta, Vector
 from reasonvec.weights.vector_writer import VectorWriter, encode_all
 
 _CHAIN = ("F32",)  # a control is defined as float32 numbers, so that is exact
@@ -35,7 +35,7 @@ def write_random(*, vector: str | Path, out: str | Path, seed: int, force: bool 
         norm = float(np.sqrt(dot(values, values)))
         return values * np.float32(delta.norm / norm) if norm else values
 
-    return _write(vector, Path(out), "random", seed, noise, force)
+    return _write(vector, destination(out), "random", seed, noise, force)
 
 
 def write_permuted(*, vector: str | Path, out: str | Path, seed: int, force: bool = False) -> Vector:
@@ -50,14 +50,14 @@ def write_permuted(*, vector: str | Path, out: str | Path, seed: int, force: boo
         stored.close()
         return generator.permutation(values)
 
-    return _write(vector, Path(out), "permuted", seed, shuffled, force)
+    return _write(vector, destination(out), "permuted", seed, shuffled, force)
 
 
 def _write(
-    location: str | Path, out: Path, kind: str, seed: int, values: Callable[[Delta, TensorReader], Array], force: bool
+    location: str | Path, out: Out, kind: str, seed: int, values: Callable[[Delta, TensorReader], Array], force: bool
 ) -> Vector:
     vector = locate_vector(location)
-    check_output(out, force=force, inputs=(vector.path,))
+    check_output(out, force=force, inputs=places([vector]))
     control = {"kind": kind, "seed": seed, "of": vector.fingerprint}
     plan = {"operation": "control", "tool": tool(), "inputs": input_identity([vector]), **control}
     shapes = {name: delta.shape for name, delta in vector.deltas.items()}
@@ -83,7 +83,7 @@ def _write(
             "control": control, **carried_over, "relation": None, "step_bins": list(STEP_BINS),
             "options": {"encoding": "auto"}, "tensors": tensors,
         })  # fmt: skip
-    return open_vector(out, location=str(out))
+    return locate_vector(out if isinstance(out, Path) else str(out))
 
 
 def _differences(values: Array) -> Iterator[tuple[int, Difference]]:

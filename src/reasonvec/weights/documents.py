@@ -110,7 +110,7 @@ def _misfit(value: Any, form: Form, place: str) -> str | None:
     return None
 
 
-_PLACES = ("location", "ancestor")
+_PLACES = ("location", "ancestor", "etag")
 
 
 def first_difference(claimed: Any, computed: Any, place: str = "") -> str | None:

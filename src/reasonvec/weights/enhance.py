@@ -112,7 +112,7 @@ class TensorWork:
                 continue
             result = scratch.array("result", len(weight), out.numpy)
             try:
-                asked, realised = self._add(weight, terms, result, number * BLOCK, scratch)
+                asked, realised = self.add(weight, terms, result, number * BLOCK, scratch)
             except CheckpointError:
                 for source, delta in zip(self._deltas, read, strict=True):
                     source.refuse_non_finite(delta.main)  # it may not be the target's fault
@@ -124,17 +124,17 @@ class TensorWork:
 
     def _read_deltas(self, number: int, scratch: Scratch) -> list[DeltaBlock]:
         """The blocks of the deltas: in float32 where it holds them, which is quicker to add."""
-        work = _work_dtype(self.entry, FLOATS[self.dtype], self._key)
+        work = work_dtype(self.entry, FLOATS[self.dtype], self._key)
         if self._key is not None and self.entry.dtype == self.dtype == "BF16":
             read = [delta.read(number, np.dtype(np.float32), scratch.part(i)) for i, delta in enumerate(self._deltas)]
             if not any(delta.index.size for delta in read):
                 return read
         return [delta.read(number, work, scratch.part(i)) for i, delta in enumerate(self._deltas)]
 
-    def _add(
+    def add(
         self, weight: Array, terms: Sequence[tuple[float, DeltaBlock]], result: Array, start: int, scratch: Scratch
     ) -> tuple[float, float]:
-        """Fill `result`; the sums of `Enhanced`."""
+        """Fill `result` with the sum of a block and, over `terms`, alpha times delta; the sums of `Enhanced`."""
         short = all(not delta.index.size and delta.main.dtype != np.float64 for _, delta in terms)
         found = (0.0, 0.0, False)
         if short and terms and weight.dtype == result.dtype == BF16.numpy:
@@ -152,7 +152,7 @@ class TensorWork:
     ) -> tuple[float, float]:
         """The same for every dtype and kind of rounding, a tile at a time."""
         out = FLOATS[self.dtype]
-        work = _work_dtype(self.entry, out, self._key)
+        work = work_dtype(self.entry, out, self._key)
         asked, realised = LaneSum(), LaneSum()
         for first in range(0, len(weight), TILE):
             tile = slice(first, first + TILE)
@@ -204,7 +204,8 @@ def _moved(result: Array, weight: Array, work: "np.dtype[Any]") -> Array:
     return moved if np.isfinite(moved).all() else np.clip(moved, -limit, limit)
 
 
-def _work_dtype(entry: TensorEntry, out: FloatFormat, stochastic_key: int | None) -> "np.dtype[Any]":
+def work_dtype(entry: TensorEntry, out: FloatFormat, stochastic_key: int | None = None) -> "np.dtype[Any]":
+    """The dtype in which sums of a tensor and deltas are computed."""
     if stochastic_key is not None:
         return np.dtype(np.float64)
     return max(FLOATS[entry.dtype].work, out.work, key=lambda dtype: dtype.itemsize)

@@ -14,15 +14,22 @@ from reasonvec.weights.arithmetic import STEP_BINS, random_words, stream_key
 from reasonvec.weights.blocks import Scratch, Workers, blocks, tensor_digest
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
 from reasonvec.weights.dtypes import EXACT_CHAIN
-from reasonvec.weights.hub import locate_checkpoint, recorded_location
+from reasonvec.weights.hub import locate_checkpoint, locate_vector, recorded_location
 from reasonvec.weights.kernel import Survey, survey, survey_bfloat16
-from reasonvec.weights.output import Nowhere, Staging, check_output, staged
-from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, exceeds_memory, input_identity, tool
+from reasonvec.weights.output import Nowhere, Staging, check_output, destination, staged
+from reasonvec.weights.provenance import (
+    check_unchanged,
+    describe_checkpoint,
+    exceeds_memory,
+    input_identity,
+    places,
+    tool,
+)
 from reasonvec.weights.relation import Relation, relate
 from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.sources import DonorPair, Proof
 from reasonvec.weights.tensors import digest_of, read_run
-from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Vector, open_vector
+from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Vector
 from reasonvec.weights.vector_writer import Encoded, Encoding, VectorWriter, encode, write_small_tensors
 
 Progress = Callable[[int], None]
@@ -48,7 +55,7 @@ class Extraction:
         deltas = self.vector.deltas.values()
         parameters, changed = sum(delta.size for delta in deltas), sum(delta.changed for delta in deltas)
         return {
-            "path": str(self.vector.path),
+            "path": str(places([self.vector])[0]),
             "fingerprint": self.vector.fingerprint,
             "tensors": len(deltas),
             "parameters": parameters,
@@ -93,12 +100,12 @@ def extract(
     """
     if encoding not in ("auto", "dense", "sparse"):
         raise UsageError(f"encoding is auto, dense or sparse, not {encoding!r}.")
+    place = destination(out, offline=offline)
     where = {"offline": offline, "follow_links": follow_links}
     tuned_checkpoint, base_checkpoint = locate_checkpoint(tuned, **where), locate_checkpoint(base, **where)
     ancestor_checkpoint = locate_checkpoint(ancestor, **where) if ancestor is not None else None
-    out = Path(out)
     inputs = [c for c in (tuned_checkpoint, base_checkpoint, ancestor_checkpoint) if c]
-    check_output(out, force=force, inputs=tuple(checkpoint.path for checkpoint in inputs))
+    check_output(place, force=force, resume=resume, inputs=places(inputs))
     names = NameFilter(only, skip)
     names.check(tuned_checkpoint.tensors.keys() | base_checkpoint.tensors.keys())
     match = match_donors(tuned_checkpoint, base_checkpoint, names)
@@ -114,7 +121,7 @@ def extract(
         untied = [name for name in shapes if name not in match.tied]
         relation = relate(tuned=tuned_checkpoint, base=base_checkpoint, ancestor=ancestor_checkpoint, names=untied)
     with (
-        staged(out, plan=plan, needed=needed, resume=resume, force=force) as staging,
+        staged(place, plan=plan, needed=needed, resume=resume, force=force) as staging,
         tensor_reader(drop_behind=exceeds_memory(inputs)) as reader,
         Workers(workers) as pool,
     ):
@@ -134,7 +141,7 @@ def extract(
         check_unchanged(inputs, identity)
         # written last: its presence means that the vector is whole
         writer.write_document(document)
-    vector = open_vector(out, location=str(out))
+    vector = locate_vector(place if isinstance(place, Path) else str(place))
     return Extraction(vector, relation, _warnings(vector, tuned_checkpoint, base_checkpoint, relation))
 
 
@@ -213,7 +220,8 @@ def sample(checkpoint: Checkpoint, name: str, reader: TensorReader) -> "np.ndarr
         return read_run(entry, 0, entry.size, reader)
     words = random_words(stream_key(0, "sample", name), 0, SAMPLE_BLOCKS)
     starts = np.sort(words % np.uint64(entry.size - SAMPLE_ENTRIES + 1))
-    return np.concatenate([read_run(entry, int(start), int(start) + SAMPLE_ENTRIES, reader) for start in starts])
+    runs = ((int(start), int(start) + SAMPLE_ENTRIES) for start in starts)
+    return np.concatenate([read_run(entry, *run, reader, alone=True) for run in runs])
 
 
 def recompute_document(

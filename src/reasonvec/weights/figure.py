@@ -134,7 +134,7 @@ def _draw_steps(axes: "Axes", inspection: Inspection) -> None:
     counts = np.array(inspection.steps, np.float64)
     axes.set_title("Units in the last place that entries moved by")
     if not counts.sum():
-        _say(axes, "a control has no donors to count steps between")
+        _say(axes, "not counted: a control, or a lossy vector")
         return
     shares = 100 * counts / counts.sum()
     bars = axes.bar(range(len(shares)), shares, color=[_GREY] + [_BLUE] * (len(shares) - 1))

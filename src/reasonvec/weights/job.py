@@ -1,17 +1,18 @@
 """A job: target + sum of alpha * delta, planned from headers, streamed block by block in constant memory to one output
 for each set of alphas, each with a receipt.
 
-Only how bytes flow is here; what belongs together is in `alignment`, the numbers are in `enhance`, and where deltas
-come from is in `sources`.
+Only how bytes flow is here; what belongs together is in `alignment`, the numbers are in `enhance`, where deltas come
+from is in `sources`, and how several machines share the work is in `cluster`.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.weights.alignment import Misfit, NameFilter, Twins, listing, match_names
@@ -23,13 +24,14 @@ from reasonvec.weights.documents import format_document
 from reasonvec.weights.dtypes import BITS_PER_ENTRY, FLOATS, format_named
 from reasonvec.weights.enhance import Enhanced, EnhancedBlock, Output, Sink, TensorWork
 from reasonvec.weights.findings import Finding
-from reasonvec.weights.output import Staging, check_output, check_space, staged
+from reasonvec.weights.output import Out, Staging, check_output, check_space, staged
 from reasonvec.weights.provenance import (
     check_unchanged,
     describe_checkpoint,
     exceeds_memory,
     fingerprint,
     input_identity,
+    places,
     tool,
 )
 from reasonvec.weights.receipt import FORMAT, FORMAT_VERSION, RECEIPT, RealisedAlpha
@@ -40,6 +42,14 @@ from reasonvec.weights.vector_writer import file_checksums
 
 Rounding = Literal["nearest", "stochastic"]
 Progress = Callable[[int], None]
+Write = Callable[[int, memoryview], None]
+"""Writes to one file: byte position in the file, bytes. Called by several threads, in any order."""
+
+Records = list[dict[str, Any]]
+"""What the journal keeps of one tensor, one record for each output."""
+
+Written = Generator[tuple[str, Records], None, None]
+"""Names of tensors with their records."""
 
 MOST = 1e30
 """Alphas beyond this would leave the range of float32 with any delta."""
@@ -109,7 +119,7 @@ class Setting:
 class Application:
     """What `apply` or `transfer` did, or with `dry_run` would do."""
 
-    out: Path
+    out: Out
     shards: Mapping[str, int]
     """Bytes of tensors by shard name."""
     changed_tensors: int
@@ -142,7 +152,30 @@ class Shard:
     @property
     def nbytes(self) -> int:
         """Bytes of tensors."""
-        return sum(math.prod(shape) * BITS_PER_ENTRY[dtype] // 8 for _, dtype, shape in self.tensors)
+        return sum(nbytes for _, nbytes in self._sizes())
+
+    @cached_property
+    def header(self) -> bytes:
+        """What the file begins with."""
+        return format_header(self.tensors, {"format": "pt"})
+
+    def places(self) -> Iterator[tuple[str, int]]:
+        """The name of every tensor and the byte of the file where its data begins."""
+        position = len(self.header)
+        for name, nbytes in self._sizes():
+            yield name, position
+            position += nbytes
+
+    def _sizes(self) -> Iterator[tuple[str, int]]:
+        return ((name, math.prod(shape) * BITS_PER_ENTRY[dtype] // 8) for name, dtype, shape in self.tensors)
+
+
+class Executor(Protocol):
+    """Who computes and writes the tensors of a job: this process (`Threads`), or others for it (`cluster.Nodes`)."""
+
+    def write(self, job: "Job", shards: Sequence[Shard], stagings: Sequence[Staging]) -> Written:
+        """Write the files of every output, without the tensors that all stagings have finished; the name of each
+        tensor with its records, in any order, once its data needs nothing but a commit of the stagings."""
 
 
 class Job:
@@ -159,8 +192,10 @@ class Job:
         self.inputs, self.settings = [target, *inputs], settings
         self.names = NameFilter(options.only, options.skip)
         self.terms: list[Term] = []
+        self.again: Callable[[], Job] | None = None
+        """Plans the same job in another process, from the paths of the inputs."""
         self._twins: Twins | None = None
-        self._warnings: list[str] = []
+        self._warnings = [notice for vector in inputs if isinstance(vector, Vector) if (notice := vector.lossy_notice)]
 
     def add(self, summands: Sequence[tuple[DeltaSource, Checkpoint]]) -> None:
         """Take in the summands (deltas, the small files of their base donor), in the order of the settings' alphas.
@@ -237,6 +272,14 @@ class Job:
                    for setting, sink in zip(self.settings, sinks, strict=True)]  # fmt: skip
         return TensorWork(entry, self.out_dtype(entry), deltas, outputs, reader, key)
 
+    def works(
+        self, shard: Shard, names: Container[str], reader: TensorReader, writes: Sequence[Write]
+    ) -> Iterator[tuple[str, TensorWork]]:
+        """How those tensors of a shard that are among `names` are computed and written, to one file for each output."""
+        for name, begin in shard.places():
+            if name in names:
+                yield name, self.work(name, reader, [_sink(write, begin) for write in writes])
+
     def twins(self, name: str, reader: TensorReader) -> list[str]:
         """The tensors of the target that are copies of this one."""
         if self._twins is None:
@@ -252,16 +295,16 @@ class Job:
         return (json.dumps(config, indent=2) + "\n").encode()
 
     def run(
-        self, outs: Sequence[Path], *, dry_run: bool, resume: bool, force: bool, progress: Progress, workers: int | None
+        self, outs: Sequence[Out], *, dry_run: bool, resume: bool, force: bool, progress: Progress, executor: Executor
     ) -> list[Application]:
         """Write the outputs, one for each setting, or with `dry_run` only say what would be written."""
         for out in outs:
-            check_output(out, force=force, inputs=tuple(source.path for source in self.inputs))
+            check_output(out, force=force, resume=resume, inputs=places(self.inputs))
         shards = self.shards()
         changed = sum(bool(self.active(name)) for name in self.target.tensors)
         found: Sequence[RealisedAlpha | None] = [None] * len(outs)
         if not dry_run:
-            found = self._write(outs, shards, resume=resume, force=force, progress=progress, workers=workers)
+            found = self._write(outs, shards, resume=resume, force=force, progress=progress, executor=executor)
         return [
             Application(
                 out, {shard.name: shard.nbytes for shard in shards}, changed, len(self.target.tensors) - changed,
@@ -271,13 +314,16 @@ class Job:
         ]  # fmt: skip
 
     def _write(
-        self, outs: Sequence[Path], shards: Sequence[Shard], *, resume: bool, force: bool, progress: Progress,
-        workers: int | None,
+        self, outs: Sequence[Out], shards: Sequence[Shard], *, resume: bool, force: bool, progress: Progress,
+        executor: Executor,
     ) -> list[RealisedAlpha]:  # fmt: skip
         identity = input_identity(self.inputs)
         plan = {"operation": self.operation, "tool": tool(), "inputs": identity, "options": self.options.to_json()}
         small = self.target.small_files()
-        needed = sum(shard.nbytes for shard in shards) + sum((self.target.path / n).stat().st_size for n in small)
+        needed = sum((self.target.path / name).stat().st_size for name in small)
+        # of an output in a store one shard is written while another is sent; then its local copy goes
+        sizes = sorted((shard.nbytes for shard in shards), reverse=True)
+        needed += sum(sizes if isinstance(outs[0], Path) else sizes[:2])
         drop_behind = exceeds_memory(self.inputs)
         with ExitStack() as stack:
             stagings = [
@@ -286,8 +332,7 @@ class Job:
                 for out, setting in zip(outs, self.settings, strict=True)
             ]  # fmt: skip
             check_space(stagings, needed)
-            with tensor_reader(drop_behind=drop_behind) as reader, Workers(workers) as pool:
-                self._write_shards(shards, stagings, reader, pool, progress)
+            self._write_shards(shards, stagings, executor, progress)
             check_unchanged(self.inputs, identity)
             for staging, setting in zip(stagings, self.settings, strict=True):
                 self._write_small_files(shards, staging, setting, small)
@@ -295,36 +340,21 @@ class Job:
         return [self.realised(staging.finished) for staging in stagings]
 
     def _write_shards(
-        self, shards: Sequence[Shard], stagings: Sequence[Staging], reader: TensorReader, pool: Workers,
-        progress: Progress,
-    ) -> None:  # fmt: skip
-        last = {shard.tensors[-1][0]: shard.name for shard in shards}
+        self, shards: Sequence[Shard], stagings: Sequence[Staging], executor: Executor, progress: Progress
+    ) -> None:
+        finished = self.target.tensors.keys() - self.unfinished(stagings)
+        if finished:
+            progress(sum(self.target.tensors[name].nbytes for name in finished))
+        # closed before the stagings are, whatever happens: until then something may still be written
+        with closing(executor.write(self, shards, stagings)) as written:
+            for name, records in written:
+                for staging, record in zip(stagings, records, strict=True):
+                    staging.finish(name, record, self.target.tensors[name].nbytes)
+                progress(self.target.tensors[name].nbytes)
 
-        def done(name: str) -> None:
-            progress(self.target.tensors[name].nbytes)
-            if name in last:
-                for staging in stagings:
-                    staging.complete(last[name])
-
-        def works() -> Iterator[tuple[str, TensorWork]]:
-            for shard in shards:
-                header = format_header(shard.tensors, {"format": "pt"})
-                for staging in stagings:
-                    staging.file(shard.name, len(header) + shard.nbytes)
-                    staging.write(shard.name, 0, header)
-                position = len(header)
-                for name, dtype, shape in shard.tensors:
-                    if all(name in staging.finished for staging in stagings):
-                        done(name)
-                    else:
-                        sinks = [_sink(staging, shard.name, position) for staging in stagings]
-                        yield name, self.work(name, reader, sinks)
-                    position += math.prod(shape) * BITS_PER_ENTRY[dtype] // 8
-
-        for name, records in self.stream(works(), pool):
-            for staging, record in zip(stagings, records, strict=True):
-                staging.finish(name, record, self.target.tensors[name].nbytes)
-            done(name)
+    def unfinished(self, stagings: Sequence[Staging]) -> set[str]:
+        """The tensors that at least one of the outputs lacks."""
+        return {name for name in self.target.tensors if not all(name in staging.finished for staging in stagings)}
 
     def _write_small_files(
         self, shards: Sequence[Shard], staging: Staging, setting: Setting, small: Sequence[str]
@@ -340,10 +370,8 @@ class Job:
         # written last: its presence means that the checkpoint is whole
         staging.put(RECEIPT, format_document({**claims, "files": files}))
 
-    def stream(
-        self, works: Iterable[tuple[str, TensorWork]], pool: Workers
-    ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """Compute tensors; the name of each with what the journal keeps of it, one record for each output."""
+    def stream(self, works: Iterable[tuple[str, TensorWork]], pool: Workers) -> Iterator[tuple[str, Records]]:
+        """Compute tensors; the name of each with its records."""
 
         def one(task: tuple[str, TensorWork, int], scratch: Scratch) -> tuple[str, TensorWork, EnhancedBlock]:
             name, work, number = task
@@ -357,7 +385,7 @@ class Job:
                 yield name, self._records(name, work.finish(found))
                 found = []
 
-    def _records(self, name: str, enhanced: Sequence[Enhanced]) -> list[dict[str, Any]]:
+    def _records(self, name: str, enhanced: Sequence[Enhanced]) -> Records:
         return [{**one.to_json(), "donors": self._donor_digests(name, setting)}
                 for one, setting in zip(enhanced, self.settings, strict=True)]  # fmt: skip
 
@@ -423,11 +451,40 @@ class Job:
         }  # fmt: skip
 
 
-def _sink(staging: Staging, file: str, begin: int) -> Sink:
-    def sink(offset: int, data: memoryview) -> None:
-        staging.write(file, begin + offset, data)
+class Threads:
+    """Computes and writes with threads of this process."""
 
-    return sink
+    def __init__(self, count: int | None) -> None:
+        self._count = count
+
+    def write(self, job: Job, shards: Sequence[Shard], stagings: Sequence[Staging]) -> Written:
+        """As `Executor` has it, one shard after the other."""
+        unfinished = job.unfinished(stagings)
+        lacking = [shard for shard in shards if any(name in unfinished for name, _ in shard.places())]
+        last = {[name for name, _ in shard.places() if name in unfinished][-1]: shard.name for shard in lacking}
+        with tensor_reader(drop_behind=exceeds_memory(job.inputs)) as reader, Workers(self._count) as pool:
+
+            def works() -> Iterator[tuple[str, TensorWork]]:
+                for shard in lacking:
+                    begin_file(shard, stagings)
+                    yield from job.works(shard, unfinished, reader, [partial(s.write, shard.name) for s in stagings])
+
+            for name, records in job.stream(works(), pool):
+                yield name, records
+                if name in last:
+                    for staging in stagings:
+                        staging.complete(last[name])
+
+
+def begin_file(shard: Shard, stagings: Sequence[Staging]) -> None:
+    """Make the file of a shard in every output, with its size and its header."""
+    for staging in stagings:
+        staging.file(shard.name, len(shard.header) + shard.nbytes)
+        staging.write(shard.name, 0, shard.header)
+
+
+def _sink(write: Write, begin: int) -> Sink:
+    return lambda offset, data: write(begin + offset, data)
 
 
 def _index(shards: Sequence[Shard]) -> bytes:

@@ -1,7 +1,7 @@
 """Outputs that appear whole or not at all: a staging directory beside the output, a journal of what is finished, and
 a rename at the end. Knows nothing of what is written.
 
-    .OUT.reasonvec-partial/
+    .OUT.reasonvec-partial/    beside OUT; for an output in a store, in the directory for temporary files
         lock            held by the process that writes
         plan.json       what is being made, of which inputs; a resumed run must match it
         journal.jsonl   one line a finished unit, written after its data is on the disk
@@ -11,9 +11,12 @@ a rename at the end. Knows nothing of what is written.
 import ctypes
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
+import stat
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,12 +24,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reasonvec.errors import CheckpointError, OutputError
+from reasonvec.errors import CheckpointError, ClusterError, OutputError
 from reasonvec.weights.files import open_regular
+from reasonvec.weights.stores import RemoteDirectory, is_address, remote_directory
+from reasonvec.weights.uploads import UploadError, Uploads, check_place
 
 COMMIT_BYTES = 64 << 20
 """So much is finished between one commit and the next. One commit can be on its way to the disk, one can wait, and one
 be filled: a killed run redoes at most these 192 MiB, and the tensor that was being written."""
+
+Out = Path | RemoteDirectory
+"""Where an output goes."""
 
 _MARKS = ("vector.json", "reasonvec.json")
 _RENAME_EXCHANGE = 2
@@ -40,9 +48,10 @@ class Staging:
     thread of their own, while the next data is computed.
     """
 
-    def __init__(self, out: Path, plan: Mapping[str, Any], *, drop_behind: bool = False) -> None:
+    def __init__(self, out: Out, plan: Mapping[str, Any], *, drop_behind: bool = False) -> None:
         self.out = out
-        self.root = out.parent / f".{out.name}.reasonvec-partial"
+        self.root = staging_root(out)
+        self.uploads = Uploads(out, self.root) if isinstance(out, RemoteDirectory) else None
         self.output = self.root / "output"
         self.plan = json.loads(json.dumps(plan))
         self.finished: dict[str, Any] = {}
@@ -70,10 +79,7 @@ class Staging:
 
     def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Write all of `data` at byte `offset` of the output file `name`."""
-        view = memoryview(data).cast("B")
-        while len(view):
-            count = os.pwrite(self.file(name), view, offset)
-            view, offset = view[count:], offset + count
+        write_at(self.file(name), offset, data)
 
     def put(self, name: str, content: bytes) -> None:
         """Write a small file whole, over what an interrupted run may have left of it."""
@@ -97,9 +103,13 @@ class Staging:
         (self.output / name).unlink(missing_ok=True)
 
     def complete(self, name: str) -> None:
-        """Put an output file on the disk and close it: nothing more will be written to it."""
+        """Put a finished output file on the disk, close it, and send it where it goes to a store.."""
+        if self.uploads:
+            self._begin_commit()  # the journal speaks of all that is in it, before its local copy goes
         if name in self._files:
             self._later(self._sync_and_close, self._files.pop(name))
+        if self.uploads:
+            self._later(self.uploads.send, name)
 
     def finish(self, unit: str, record: Any, nbytes: int) -> None:
         """Note that `unit`, `nbytes` of data, is written; now and then begin to put data and journal on the disk."""
@@ -151,7 +161,9 @@ class Staging:
 
     def begin(self, *, resume: bool, restart: bool) -> None:
         """Take the lock; continue from the journal of an earlier run, or start empty."""
-        self.root.mkdir(exist_ok=True)
+        self.root.mkdir(mode=0o777 if self.uploads is None else 0o700, exist_ok=True)
+        if self.uploads:
+            _check_own(self.root)
         self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,6 +180,8 @@ class Staging:
                     f"throw it away and start again."
                 )
             self._load(plan_file)
+            if self.uploads:
+                self.uploads.resume()
             return
         self._made = True
         if self.output.exists():
@@ -176,6 +190,8 @@ class Staging:
         self.output.mkdir()
         plan_file.write_text(json.dumps(self.plan, indent=1))
         _sync_file(plan_file)
+        if self.uploads:
+            self.uploads.begin()
 
     def _load(self, plan_file: Path) -> None:
         try:
@@ -203,6 +219,11 @@ class Staging:
         """Put all on the disk and give it its final name."""
         self.commit()
         self.close_files()
+        if self.uploads:
+            self.uploads.publish()
+            self.discard()
+            return
+        assert isinstance(self.out, Path)
         for path in sorted(self.output.rglob("*")):
             if path.is_file():
                 _sync_file(path)
@@ -230,7 +251,8 @@ class Staging:
             self._lock = -1
 
     def abandon(self) -> bool:
-        """Give up after a failed write: keep for `--resume` what is on the disk, else clear up; whether it is kept."""
+        """Give up after a fault of the disk or a cluster: keep for `--resume` what is on the disk, else clear up. Say
+        whether it is kept."""
         self.close_files()  # a commit may be on its way to the disk
         kept = self.committed or not self._made
         if kept:
@@ -240,10 +262,20 @@ class Staging:
         return kept
 
     def discard(self) -> None:
-        """Remove the staging directory."""
+        """Remove the staging directory, and what was sent of an output that is not whole."""
         self.close_files()
+        if self.uploads:
+            self.uploads.withdraw()
         shutil.rmtree(self.root, ignore_errors=True)
         self.release()
+
+
+def write_at(descriptor: int, offset: int, data: bytes | memoryview) -> None:
+    """Write all of `data` at byte `offset`."""
+    view = memoryview(data).cast("B")
+    while len(view):
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
 
 
 class Nowhere(Staging):
@@ -263,19 +295,41 @@ class Nowhere(Staging):
         """There is nothing to drop."""
 
 
+def destination(out: str | Path, *, offline: bool = False) -> Out:
+    """Where an output goes: a directory, or a place in a store. Raises what `remote_directory` raises."""
+    return remote_directory(str(out), offline=offline) if is_address(out) else Path(out)
+
+
+def staging_root(out: Out) -> Path:
+    """The staging directory of an output: beside it, or where temporary files go if it is in a store."""
+    if isinstance(out, Path):
+        return out.parent / f".{out.name}.reasonvec-partial"
+    # the same for every run to one address, so that --resume finds it
+    digest = hashlib.sha256(out.address.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f".{digest}.reasonvec-partial"
+
+
+def _check_own(root: Path) -> None:
+    """Raise OutputError unless the directory is this user's: others may write to where temporary files go."""
+    status = root.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise OutputError(f"{root} is not a directory of this user's, so nothing is staged in it. Remove it, or set "
+                          f"TMPDIR to a directory of your own.")  # fmt: skip
+
+
 @contextmanager
 def staged(
-    out: Path, *, plan: Mapping[str, Any], needed: int, resume: bool = False, force: bool = False,
+    out: Out, *, plan: Mapping[str, Any], needed: int, resume: bool = False, force: bool = False,
     drop_behind: bool = False,
 ) -> Iterator[Staging]:  # fmt: skip
     """A `Staging` for `out`, published when the block ends and never when it raises.
 
     `plan` says what is made of what, for `resume`; `needed` is the bytes that will be written, held against the free
     space first; with `drop_behind` what was written leaves the page cache. Raises OutputError before anything is made
-    if `out` exists (unless `force`), cannot be written or would not fit. If writing fails with some of it on the disk
-    already, that is kept for `--resume`, else removed.
+    if `out` exists (unless `force`), cannot be written or would not fit. If writing or a cluster fails with some of it
+    on the disk already, that is kept for `--resume`, else removed.
     """
-    check_output(out, force=force)
+    check_output(out, force=force, resume=resume)
     staging = Staging(out, plan, drop_behind=drop_behind)
     try:
         staging.begin(resume=resume, restart=force and not resume)
@@ -283,14 +337,15 @@ def staged(
         staging.abandon()
         raise _write_error(out, error) from error
     except OutputError:
-        staging.release()
+        staging.abandon()
         raise
     try:
         check_space([staging], needed)
         yield staging
         staging.publish(force)
     except OSError as error:
-        if error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(out.parent.absolute()):
+        ours = out.parent if isinstance(out, Path) else staging.root
+        if error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(ours.absolute()):
             staging.discard()
             raise CheckpointError(
                 f"{os.fsdecode(error.filename)} cannot be read: {error.strerror}. It was there when the run began. Put "
@@ -298,23 +353,32 @@ def staged(
             ) from error
         kept = staging.abandon()
         raise _write_error(out, error, staging.root if kept else None) from error
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, UploadError):
         staging.release()
+        raise
+    except ClusterError:
+        staging.abandon()
         raise
     except BaseException:
         staging.discard()
         raise
 
 
-def check_output(out: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
+def check_output(out: Out, *, force: bool, resume: bool = False, inputs: Sequence[Path | str] = ()) -> None:
     """Raise OutputError unless `out` can be made: it is free or may be replaced, is no input and holds none."""
+    if isinstance(out, RemoteDirectory):
+        addresses = [path for path in inputs if isinstance(path, str)]
+        if hit := [each for each in addresses if f"{each}/".startswith(f"{out}/") or f"{out}/".startswith(f"{each}/")]:
+            raise _is_input(out, hit[0])
+        begun = (staging_root(out) / "plan.json").exists()
+        check_place(out, force=force, begun=begun)
+        return
     if out.name in ("", "..") or out.absolute() == Path.cwd():
         raise OutputError(f"--out {str(out)!r} is the current directory or one above it; name a new directory.")
     real = Path(os.path.realpath(out))
-    for path in inputs:
+    for path in (each for each in inputs if isinstance(each, Path)):
         if real == path.resolve() or path.resolve().is_relative_to(real) or real.is_relative_to(path.resolve()):
-            raise OutputError(f"--out {out} and the input {path} are one directory, or one lies in the other. Inputs "
-                              f"are never changed; choose another --out.")  # fmt: skip
+            raise _is_input(out, path)
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent} does not exist or is no directory, so {out.name} cannot be made in it.")
     if not os.path.lexists(out):
@@ -329,6 +393,11 @@ def check_output(out: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> No
         )
 
 
+def _is_input(out: Out, path: Path | str) -> OutputError:
+    return OutputError(f"--out {out} and the input {path} are one directory, or one lies in the other. Inputs are "
+                       f"never changed; choose another --out.")  # fmt: skip
+
+
 def check_space(stagings: Sequence[Staging], needed: int) -> None:
     """Raise OutputError unless there is room for `needed` bytes in each of them, what they already have included."""
     missing: dict[int, int] = {}
@@ -338,13 +407,14 @@ def check_space(stagings: Sequence[Staging], needed: int) -> None:
         missing[device] = missing.get(device, 0) + max(0, needed - done)
         free = shutil.disk_usage(staging.root).free
         if free < missing[device]:
+            way = "set TMPDIR to another disk" if staging.uploads else "choose an --out on another disk"
             raise OutputError(
                 f"{staging.out} needs {missing[device] / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free. "
-                f"Nothing was written. Make room, or choose an --out on another disk."
+                f"Nothing was written. Make room, or {way}."
             )
 
 
-def _write_error(out: Path, error: OSError, kept: Path | None = None) -> OutputError:
+def _write_error(out: Out, error: OSError, kept: Path | None = None) -> OutputError:
     reason = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",

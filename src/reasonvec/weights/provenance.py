@@ -11,7 +11,9 @@ from typing import Any
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.files import is_hub_blob, sha256_of
+from reasonvec.weights.mirror import changed
 from reasonvec.weights.safetensors_header import TensorEntry
+from reasonvec.weights.stores import RemoteFile
 from reasonvec.weights.vector import Vector
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -50,19 +52,31 @@ def describe_checkpoint(checkpoint: Checkpoint, digests: Mapping[str, str]) -> d
 
 
 def absolute(location: str) -> str:
-    """A local path made absolute, so that `verify` finds it from any directory; a Hub id as it is."""
+    """A local path made absolute, so that `verify` finds it from any directory; a Hub id or an address as it is."""
     given = Path(location)
     return str(given.absolute()) if given.exists() else location
 
 
-def weight_files(checkpoint: Checkpoint) -> list[Path]:
+def places(inputs: Sequence[Checkpoint | Vector]) -> tuple[Path | str, ...]:
+    """Where the inputs are: directories, and addresses in stores."""
+    return tuple(str(source.mirror.directory) if source.mirror else source.path for source in inputs)
+
+
+def weight_files(checkpoint: Checkpoint) -> list[Path | RemoteFile]:
     """The shards of a checkpoint."""
-    return sorted({entry.path for entry in checkpoint.tensors.values()})
+    return sorted({entry.path for entry in checkpoint.tensors.values()}, key=str)
 
 
-def _file(path: Path) -> dict[str, Any]:
-    """Its size; and its SHA-256 where the Hub's cache has it as the name of the blob."""
-    info: dict[str, Any] = {"bytes": path.stat().st_size}
+def size_of(path: Path | RemoteFile) -> int:
+    """Bytes of a file on a disk or in a store."""
+    return path.size if isinstance(path, RemoteFile) else path.stat().st_size
+
+
+def _file(path: Path | RemoteFile) -> dict[str, Any]:
+    """Its size; and its SHA-256 where the Hub's cache has it as the name of the blob, or its version in a store."""
+    if isinstance(path, RemoteFile):
+        return {"bytes": path.size, **({"etag": path.version} if path.version else {})}
+    info: dict[str, Any] = {"bytes": size_of(path)}
     real = path.resolve()
     if is_hub_blob(real, path.parent) and _SHA256.fullmatch(real.name):
         info["sha256"] = real.name
@@ -71,16 +85,21 @@ def _file(path: Path) -> dict[str, Any]:
 
 def exceeds_memory(inputs: Sequence[Checkpoint | Vector]) -> bool:
     """Whether the inputs are too large for the page cache: reading them would push out all else, for nothing."""
-    total = sum(size for size, _ in input_identity(inputs).values())
+    total = sum(int(size) for size, _ in input_identity(inputs).values())
     return total > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def input_identity(inputs: Sequence[Checkpoint | Vector]) -> dict[str, list[int]]:
-    """Path -> size and time of change (nanoseconds) of every file that will be read."""
+def input_identity(inputs: Sequence[Checkpoint | Vector]) -> dict[str, list[Any]]:
+    """Path -> size and time of change (nanoseconds) of every file that will be read; of an object in a store, size and
+    version when it was opened."""
     files: set[Path] = set()
+    remote: dict[str, list[Any]] = {}
     for source in inputs:
-        if isinstance(source, Checkpoint):
-            files.update(weight_files(source), (source.path / name for name in source.small_files()))
+        if source.mirror:
+            remote |= {file.address: [file.size, file.version] for file in source.mirror.files.values()}
+        elif isinstance(source, Checkpoint):
+            files.update(path for path in weight_files(source) if isinstance(path, Path))
+            files.update(source.path / name for name in source.small_files())
         else:
             files.update(source.path / name for name in [*source.document["files"], "vector.json"])
     found = {}
@@ -90,14 +109,16 @@ def input_identity(inputs: Sequence[Checkpoint | Vector]) -> dict[str, list[int]
         except OSError as error:
             raise CheckpointError(f"{path} vanished: {error.strerror}. Nothing was written.") from error
         found[str(path)] = [status.st_size, status.st_mtime_ns]
-    return found
+    return found | remote
 
 
-def check_unchanged(inputs: Sequence[Checkpoint | Vector], identity: Mapping[str, list[int]]) -> None:
+def check_unchanged(inputs: Sequence[Checkpoint | Vector], identity: Mapping[str, list[Any]]) -> None:
     """Raise CheckpointError if an input is not the file that it was when the run began."""
     now = input_identity(inputs)
-    if changed := [path for path, seen in identity.items() if now.get(path) != seen]:
+    other = [path for path, seen in identity.items() if now.get(path) != seen]
+    other += [address for source in inputs if source.mirror for address in changed(source.mirror)]
+    if other:
         raise CheckpointError(
-            f"{changed[0]} changed while it was being read{f', and {len(changed) - 1} more' if changed[1:] else ''}. "
+            f"{other[0]} changed while it was being read{f', and {len(other) - 1} more' if other[1:] else ''}. "
             f"The result would mix two versions, so it was thrown away; run again when nothing writes to it."
         )

@@ -16,6 +16,7 @@ from typing import Any
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.dtypes import BITS_PER_ENTRY
 from reasonvec.weights.files import open_regular
+from reasonvec.weights.stores import RemoteFile
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the reference implementation; a longer header is an attack or a damaged file."""
@@ -40,12 +41,12 @@ MAX_ENTRIES = 1 << 62
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies: `nbytes` at byte `offset` of `path`, in C order."""
+    """Where one tensor lies: `nbytes` at byte `offset` of the file `path`, in C order."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    path: Path
+    path: Path | RemoteFile
     offset: int
     nbytes: int
 

@@ -2,19 +2,22 @@
 same numbers for the same donors, so that `transfer` writes the bytes that `extract` and `apply` would.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.alignment import DonorMatch, Form
 from reasonvec.weights.arithmetic import Difference, Doubles, Indices, first_non_finite, subtract
-from reasonvec.weights.blocks import BLOCK, Scratch, blocks, tensor_digest
+from reasonvec.weights.blocks import BLOCK, Scratch, Workers, blocks, tensor_digest
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader
 from reasonvec.weights.dtypes import FLOATS, Array
 from reasonvec.weights.kernel import BF16, all_finite, subtract_bfloat16
+from reasonvec.weights.low_rank import LowRankDelta
+from reasonvec.weights.quantised import read_block as read_quantised_block
+from reasonvec.weights.quantised import read_layout as read_quantised_layout
 from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.sparse import read_block, read_layout
 from reasonvec.weights.tensors import read_tensor_block
@@ -22,6 +25,9 @@ from reasonvec.weights.vector import Delta, Vector
 
 _NO_INDEX: Indices = np.empty(0, np.int64)
 _NO_VALUES: Doubles = np.empty(0, np.float64)
+_NO_RESIDUAL = (_NO_INDEX, _NO_VALUES)
+
+Result = TypeVar("Result")
 
 Proof = tuple[bytes, ...]
 """The digests of what was read for one block."""
@@ -38,6 +44,13 @@ class DeltaBlock:
     high: Doubles = field(default_factory=lambda: _NO_VALUES)
     low: Doubles = field(default_factory=lambda: _NO_VALUES)
     proof: Proof = ()
+
+    def listed(self) -> Difference:
+        """The entries that are not zero, exactly."""
+        high, low = self.main.astype(np.float64), np.zeros(len(self.main))
+        high[self.index], low[self.index] = self.high, self.low
+        index = np.flatnonzero(high)
+        return Difference(index, high[index], low[index])
 
 
 class DeltaBlocks(Protocol):
@@ -93,16 +106,22 @@ class StoredDeltas:
     def blocks(self, name: str, reader: TensorReader) -> "_Stored":
         """The delta `name`, to be read."""
         delta = self.vector.deltas[name]
-        return (_Sparse if delta.encoding == "sparse" else _Dense)(self.vector, delta, reader)
+        return stored_blocks(delta, self.vector.residuals[name] if delta.residual else _NO_RESIDUAL, reader)
 
-    def open(self, name: str, reader: TensorReader) -> "InOrder":
-        """The delta `name`, to be read from its beginning to its end in runs of any length."""
-        return InOrder(self.blocks(name, reader), self.vector.deltas[name].size)
+    def open(self, name: str, reader: TensorReader, start: int = 0) -> "InOrder":
+        """The delta `name`, to be read in runs of any length from entry `start` on."""
+        return InOrder(self.blocks(name, reader), self.vector.deltas[name].size, start)
+
+
+def stored_blocks(delta: Delta, residual: tuple[Indices, Doubles], reader: TensorReader) -> "_Stored":
+    """A delta where its entry says, to be read; `residual` as `Vector.residuals` has it."""
+    kinds: dict[str, type[_Stored]] = {"sparse": _Sparse, "low-rank": _LowRank, "quantised": _Quantised}
+    return kinds[delta.encoding](delta, reader) if delta.encoding in kinds else _Dense(delta, reader, residual)
 
 
 class _Stored:
-    def __init__(self, vector: Vector, delta: Delta, reader: TensorReader) -> None:
-        self._vector, self._delta, self._reader = vector, delta, reader
+    def __init__(self, delta: Delta, reader: TensorReader) -> None:
+        self._delta, self._reader = delta, reader
 
     def finish(self, proofs: Sequence[Proof]) -> None:
         if tensor_digest(proof for (proof,) in proofs) != self._delta.digest:
@@ -119,6 +138,10 @@ class _Stored:
 
 
 class _Dense(_Stored):
+    def __init__(self, delta: Delta, reader: TensorReader, residual: tuple[Indices, Doubles]) -> None:
+        super().__init__(delta, reader)
+        self._residual = residual
+
     def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
         stored, digest = read_tensor_block(self._delta.entry, number, self._reader, scratch, "delta")
         if stored.dtype != np.float64:
@@ -126,7 +149,7 @@ class _Dense(_Stored):
             return DeltaBlock(main, proof=(digest,))
         self.refuse_non_finite(stored)  # a clipped infinity would not be seen later
         main = _shortened(stored, work)
-        where, rest = self._vector.residuals.get(self._delta.name, (_NO_INDEX, _NO_VALUES))
+        where, rest = self._residual
         start = number * BLOCK
         first, last = np.searchsorted(where, [start, start + len(stored)])
         low = np.zeros(len(stored))
@@ -143,8 +166,8 @@ class _Dense(_Stored):
 
 
 class _Sparse(_Stored):
-    def __init__(self, vector: Vector, delta: Delta, reader: TensorReader) -> None:
-        super().__init__(vector, delta, reader)
+    def __init__(self, delta: Delta, reader: TensorReader) -> None:
+        super().__init__(delta, reader)
         self._layout = read_layout(delta.entry, delta.size, reader)
 
     def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
@@ -158,11 +181,48 @@ class _Sparse(_Stored):
         return DeltaBlock(main, index[long], high[long], low[long], (digest,))
 
 
-class InOrder:
-    """One delta read from its beginning to its end in runs of any length, by one thread."""
+class _LowRank(_Stored):
+    def __init__(self, delta: Delta, reader: TensorReader) -> None:
+        super().__init__(delta, reader)
+        self._factors = LowRankDelta(delta.entry, delta.shape, reader)
 
-    def __init__(self, deltas: DeltaBlocks, size: int) -> None:
-        self._deltas, self._blocks = deltas, blocks(size)
+    def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
+        values, digest = self._factors.read(number, scratch)
+        return DeltaBlock(values.astype(work, copy=False), proof=(digest,))
+
+
+class _Quantised(_Stored):
+    def __init__(self, delta: Delta, reader: TensorReader) -> None:
+        super().__init__(delta, reader)
+        self._layout = read_quantised_layout(delta.entry, delta.shape, reader)
+
+    def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
+        values, digest = read_quantised_block(self._delta.entry, self._layout, number, self._reader, scratch)
+        return DeltaBlock(values.astype(work, copy=False), proof=(digest,))
+
+
+class WholeDelta:
+    """All blocks of one delta, worked on by several threads."""
+
+    def __init__(self, deltas: DeltaBlocks, size: int, pool: Workers) -> None:
+        self._deltas, self._count, self._pool = deltas, len(blocks(size)), pool
+
+    def map(self, work: Callable[[int, Difference, Scratch], Result]) -> Iterator[Result]:
+        """`work(number, difference, scratch)` of every block, in order, with its entries that are not zero."""
+
+        def one(number: int, scratch: Scratch) -> Result:
+            block = self._deltas.read(number, np.dtype(np.float64), scratch)
+            self._deltas.refuse_non_finite(block.main)
+            return work(number, block.listed(), scratch)
+
+        return self._pool.map(one, range(self._count))
+
+
+class InOrder:
+    """One delta read in runs of any length that follow one another, by one thread."""
+
+    def __init__(self, deltas: DeltaBlocks, size: int, start: int = 0) -> None:
+        self._deltas, self._blocks, self._first = deltas, blocks(size), start // BLOCK
         self._scratch, self._proofs = Scratch(), list[Proof]()
         self._block, self._begin = DeltaBlock(np.empty(0, np.float32)), 0
 
@@ -185,14 +245,14 @@ class InOrder:
         return DeltaBlock(main, index, high, low)
 
     def _next(self, work: "np.dtype[Any]") -> None:
-        number = len(self._proofs)
+        number = self._first + len(self._proofs)
         block = self._deltas.read(number, work, self._scratch)
         self._deltas.refuse_non_finite(block.main)
         self._block, self._begin = block, self._blocks[number][0]
         self._proofs.append(self._block.proof)
 
     def close(self) -> None:
-        """Called after the last entry was read. Raises VectorError if the data did not match its checksum."""
+        """Called after all was read, from the first entry on. Raises VectorError if it did not match its checksum."""
         if not len(self._proofs):  # an empty tensor has one empty block
             self._next(np.dtype(np.float32))
         self._deltas.finish(self._proofs)

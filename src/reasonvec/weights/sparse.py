@@ -15,10 +15,10 @@ import zstandard
 
 from reasonvec.errors import VectorError
 from reasonvec.weights.arithmetic import Doubles, Indices
-from reasonvec.weights.blocks import BLOCK, Scratch, block_digest, blocks
+from reasonvec.weights.blocks import BLOCK, Scratch, block_digest
 from reasonvec.weights.checkpoint import TensorReader
 from reasonvec.weights.dtypes import Array
-from reasonvec.weights.kernel import PALETTE, SKIP, Streams, put_together
+from reasonvec.weights.kernel import BF16, PALETTE, SKIP, Streams, all_finite, put_together
 from reasonvec.weights.safetensors_header import TensorEntry
 
 VERSION = 1
@@ -78,7 +78,7 @@ def unpack(data: memoryview, count: int, scratch: Scratch, out: Array) -> tuple[
     positions = put_together(streams, out)
     if positions is None:
         raise ValueError("its streams do not fit one another")
-    if not (np.isfinite(streams.literals).all() and np.isfinite(streams.wide).all()):
+    if not all(all_finite(values) for values in (streams.palette.view(BF16.numpy), streams.literals, streams.wide)):
         raise ValueError("it holds NaN or infinity, which no difference of finite donors has")
     return positions, streams.wide.reshape(-1, 2), digest
 
@@ -115,11 +115,11 @@ def pack_lengths(lengths: Sequence[int]) -> bytes:
 
 def read_layout(entry: TensorEntry, size: int, reader: TensorReader) -> SparseLayout:
     """The places of the blocks of a delta of `size` entries. Raises VectorError for a table that does not fit."""
-    count = len(blocks(size))
-    if entry.nbytes < 4 * count:
-        raise _damaged(entry, f"it has {entry.nbytes} bytes, too few for the table of its {count} blocks")
+    count = max(1, -(-size // BLOCK))
+    if entry.nbytes < (_HEAD.size + 4) * count:
+        raise _damaged(entry, f"it has {entry.nbytes} bytes, too few for the {count} blocks of {size} entries")
     table = bytearray(4 * count)
-    reader.read_into(entry, entry.nbytes - len(table), memoryview(table))
+    reader.read_into(entry, entry.nbytes - len(table), memoryview(table), alone=True)
     lengths = np.frombuffer(table, "<u4").astype(np.int64)
     starts = [0, *np.cumsum(lengths).tolist()]
     if starts[-1] != entry.nbytes - len(table):

@@ -4,11 +4,13 @@ reads the matrix in blocks of rows and never holds it whole.
 Power iteration on A'A from a random block, with oversampling (Halko, Martinsson, Tropp 2011, arXiv:0909.4061), one
 pass over the rows of A an iteration; all iterates together are the basis (block Krylov: Musco, Musco 2015,
 arXiv:1504.05477), which costs no further pass and is much closer where the spectrum is flat. The estimates never exceed
-the true values (Rayleigh-Ritz); on pure noise, the worst case, they fall some 6 % short.
+the true values (Rayleigh-Ritz); on pure noise, the worst case, they fall some 6 % short. The same basis gives the
+factors that `compress` keeps.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from reasonvec.weights.arithmetic import stream_key
 from reasonvec.weights.checkpoint import TensorReader
 from reasonvec.weights.dtypes import Array
 from reasonvec.weights.sources import StoredDeltas
+from reasonvec.weights.stacks import Stack, stack_of
 from reasonvec.weights.vector import Delta
 
 RANKS = (1, 4, 16)
@@ -31,28 +34,12 @@ EXACT_COLUMNS = 192
 """Up to this many columns A'A is formed whole and the result is exact; that is cheaper than four sketched passes."""
 
 BLOCK_ENTRIES = 1 << 20
-MAX_MATRICES = 4096
-"""More stacked matrices than any model has experts; a convolution has that many and no spectrum worth the time."""
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Stack:
-    """A tensor as matrices: one, or for three dimensions one for each entry of the first (experts)."""
-
-    count: int
-    rows: int
-    columns: int
-
-
-def stack_of(shape: tuple[int, ...]) -> Stack | None:
-    """How a tensor of this shape is seen; None for one that is no matrix or stack of matrices."""
-    if len(shape) not in (2, 3) or 0 in shape:
-        return None
-    count = shape[0] if len(shape) == 3 else 1
-    return Stack(count, shape[-2], shape[-1]) if count <= MAX_MATRICES else None
+Rows = Callable[[], Iterator[tuple[int, Floats]]]
+"""Begins to read, and gives runs of rows with the number of their matrix, in order."""
 
 
 def top_energy(deltas: StoredDeltas, delta: Delta, reader: TensorReader, *, seed: int) -> Mapping[int, float] | None:
@@ -64,13 +51,34 @@ def top_energy(deltas: StoredDeltas, delta: Delta, reader: TensorReader, *, seed
     stack = stack_of(delta.shape)
     if stack is None or delta.norm == 0:
         return None
-    if stack.columns <= EXACT_COLUMNS:
-        basis = None
-    else:
-        basis = _krylov_basis(deltas, delta, stack, reader, stream_key(seed, "spectrum", delta.name))
-    gram, total = _measure(_blocks(deltas, delta, stack, reader), stack, basis)
+    rows = partial(_blocks, deltas, delta, stack, reader)
+    basis = _basis(rows, stack, RANKS[-1], stream_key(seed, "spectrum", delta.name))
+    gram, total = _measure(rows(), stack, basis)
     values = np.linalg.eigvalsh(gram)[:, ::-1].clip(min=0)
     return {rank: min(1.0, float(values[:, :rank].sum() / total)) for rank in RANKS} if total else None
+
+
+def low_rank_factors(
+    deltas: StoredDeltas, delta: Delta, number: int, rank: int, reader: TensorReader, *, seed: int
+) -> tuple[Floats, Floats]:
+    """B (rows, rank) and A (rank, columns) of one matrix of a stack, so that B A is nearest to it in the Frobenius norm
+    among what lies in the basis: A are its first right singular vectors there and B is the matrix times them, but for a
+    factor of each.
+
+    `rank` is at most the number of rows and of columns. Their last digits are those of this machine's BLAS.
+    """
+    stack = stack_of(delta.shape)
+    if stack is None:
+        raise ValueError(f"{delta.name} of shape {delta.shape} is no matrix")
+    alone = Stack(1, stack.rows, stack.columns)
+    rows = partial(_matrix, deltas, delta, stack, number, reader)
+    basis = _basis(rows, alone, rank, stream_key(seed, f"low-rank {number}", delta.name))
+    gram, _ = _measure(rows(), alone, basis)
+    first = np.linalg.eigh(gram[0])[1][:, ::-1][:, :rank]
+    directions: Floats = (first if basis is None else basis[0] @ first).astype(np.float32)
+    left = np.concatenate([block @ directions for _, block in rows()])
+    half = np.float32(math.sqrt(_unit(delta)))  # to each, so that neither leaves the range of float32
+    return left * half, np.ascontiguousarray(directions.T) * half
 
 
 def _rows(stack: Stack) -> Iterator[tuple[int, int, int]]:
@@ -85,33 +93,55 @@ def _rows(stack: Stack) -> Iterator[tuple[int, int, int]]:
 def _scaled(values: Array, delta: Delta, stack: Stack) -> Floats:
     """Entries near 1: squares of tiny deltas would vanish in float32."""
     wide: Array = values.astype(np.float64 if values.dtype == np.float64 else np.float32, copy=False)
-    per_unit = 1 / max(delta.norm / delta.size**0.5, 1e-30)
-    scaled = np.multiply(wide, per_unit, dtype=wide.dtype)
+    scaled = np.multiply(wide, 1 / _unit(delta), dtype=wide.dtype)
     rows: Floats = scaled.astype(np.float32, copy=False).reshape(-1, stack.columns)
     return rows
+
+
+def _unit(delta: Delta) -> float:
+    """Root of the mean square of the entries."""
+    return max(delta.norm / math.sqrt(delta.size), 1e-30)
 
 
 def _blocks(deltas: StoredDeltas, delta: Delta, stack: Stack, reader: TensorReader) -> Iterator[tuple[int, Floats]]:
     """Runs of rows."""
     source = deltas.open(delta.name, reader)
-    work = np.dtype(np.float64 if delta.entry.dtype == "F64" else np.float32)
     for number, start, stop in _rows(stack):
-        yield number, _scaled(source.read(start, stop, work).main, delta, stack)
+        yield number, _scaled(source.read(start, stop, _work(delta)).main, delta, stack)
     source.close()
 
 
-def _krylov_basis(deltas: StoredDeltas, delta: Delta, stack: Stack, reader: TensorReader, key: int) -> Floats:
+def _matrix(
+    deltas: StoredDeltas, delta: Delta, stack: Stack, number: int, reader: TensorReader
+) -> Iterator[tuple[int, Floats]]:
+    """Runs of rows of one matrix, counted as number 0. What is read is not held against its checksum."""
+    begin = number * stack.area
+    source = deltas.open(delta.name, reader, begin)
+    for _, start, stop in _rows(Stack(1, stack.rows, stack.columns)):
+        yield 0, _scaled(source.read(begin + start, begin + stop, _work(delta)).main, delta, stack)
+
+
+def _work(delta: Delta) -> "np.dtype[Any]":
+    return np.dtype(np.float64 if delta.entry.dtype == "F64" else np.float32)
+
+
+def _basis(rows: Rows, stack: Stack, rank: int, key: int) -> Floats | None:
+    """For each matrix a basis that holds its first `rank` right singular vectors nearly; None for all of the space."""
+    return None if stack.columns <= EXACT_COLUMNS else _krylov_basis(rows, stack, rank, key)
+
+
+def _krylov_basis(rows: Rows, stack: Stack, rank: int, key: int) -> Floats:
     """For each matrix an orthonormal basis of (A'A) X, (A'A)^2 X, ... for a random X."""
-    block, iterates = _start(stack, key), []
+    block, iterates = _start(stack, rank, key), []
     for _ in range(ITERATIONS):
-        block = _iterate(_blocks(deltas, delta, stack, reader), block)
+        block = _iterate(rows(), block)
         iterates.append(block)
     joined = np.concatenate(iterates, axis=2)[:, :, : stack.columns]
     return np.stack([np.linalg.qr(matrix)[0] for matrix in joined])
 
 
-def _start(stack: Stack, key: int) -> Floats:
-    width = min(stack.columns, RANKS[-1] + OVERSAMPLING)
+def _start(stack: Stack, rank: int, key: int) -> Floats:
+    width = min(stack.columns, rank + OVERSAMPLING)
     generator = np.random.Generator(np.random.Philox(key))
     return generator.standard_normal((stack.count, stack.columns, width), dtype=np.float32)
 

@@ -30,9 +30,9 @@ def digest_of(entry: TensorEntry, reader: TensorReader) -> str:
     return tensor_digest(read_tensor_block(entry, number, reader, scratch, "digest")[1] for number in numbers)
 
 
-def read_run(entry: TensorEntry, start: int, stop: int, reader: TensorReader) -> Array:
-    """The entries from `start` to `stop` of a float tensor, an array of its own."""
+def read_run(entry: TensorEntry, start: int, stop: int, reader: TensorReader, *, alone: bool = False) -> Array:
+    """The entries from `start` to `stop` of a float tensor, an array of its own; `alone` as for `read_into`."""
     dtype = STORED[entry.dtype]
     values = np.empty(stop - start, dtype)
-    reader.read_into(entry, start * dtype.itemsize, values.view(np.uint8).data)
+    reader.read_into(entry, start * dtype.itemsize, values.view(np.uint8).data, alone=alone)
     return values

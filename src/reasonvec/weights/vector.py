@@ -1,12 +1,13 @@
 """The vector on disk: a directory with vector.json and ordinary safetensors files. docs/format.md specifies it.
 
-Reading only; `extract` writes vectors of donors, `controls` writes the random ones, both through `write_document`.
+Reading only; `extract` writes vectors of donors, `controls` the random ones, `compress` the lossy ones, all through
+`VectorWriter`.
 """
 
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, NUMBER, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
 from reasonvec.weights.files import check_inside, sha256_of
+from reasonvec.weights.mirror import Mirror
 from reasonvec.weights.safetensors_header import TensorEntry, is_shape, read_header
 
 FORMAT = "reasonvec.vector"
@@ -39,13 +41,13 @@ class Delta:
     """The donors' common dtype: BF16, F16 or F32."""
     encoding: str
     """`dense`: the differences themselves, in the narrowest dtype that holds every entry exactly. `sparse`: the changed
-    entries alone, compressed."""
+    entries alone, compressed. `low-rank`, `quantised`: nearly the differences, where `compress` made them."""
     entry: TensorEntry
-    """Where it lies; the shape of a sparse delta's entry is its number of bytes."""
+    """Where it lies; but for a dense delta its shape is the number of its bytes, or of the numbers of its factors."""
     digest: str
     """`blocks.tensor_digest` of the blocks as `encoding` has them."""
     changed: int
-    """Entries that differ between the donors."""
+    """Entries that differ between the donors; in a lossy vector, those that are not zero."""
     norm: float
     base_norm: float
     steps: tuple[int, ...]
@@ -60,7 +62,7 @@ class Delta:
 
     @property
     def stored(self) -> str:
-        """How it is stored, in a word: a dtype, or "sparse"."""
+        """How it is stored, in a word: a dtype, or the encoding."""
         return self.entry.dtype if self.encoding == "dense" else self.encoding
 
 
@@ -74,6 +76,8 @@ class Vector:
     """The commit on the Hub, where that is known."""
     document: Mapping[str, Any]
     deltas: Mapping[str, Delta]
+    mirror: Mirror | None = None
+    """Of a vector in a store, whose directory `path` then is."""
 
     @property
     def tied(self) -> dict[str, str]:
@@ -90,6 +94,25 @@ class Vector:
         """Tensors that are not computed with (integers, 8-bit floats) and that the donors agree on."""
         carried: Mapping[str, Mapping[str, Any]] = self.document["carried"]
         return carried
+
+    @property
+    def lossy(self) -> Mapping[str, Any] | None:
+        """How `compress` made this vector and what it lost; None for an exact one."""
+        lossy: Mapping[str, Any] | None = self.document.get("lossy")
+        return lossy
+
+    @property
+    def lossy_notice(self) -> str | None:
+        """What whoever adds it should know of a vector that is lossy."""
+        if self.lossy is None:
+            return None
+        error = self.lossy["relative_error"]
+        # by fingerprint: the receipt holds this too, and `verify` may name the vector in another way
+        what = f"The vector with the fingerprint {self.fingerprint[:16]} is lossy ({lossy_method(self.lossy)})"
+        if error is None:
+            return f"{what}, made of one that is zero."
+        return (f"{what}: over all tensors it is {error:.2%} of the exact vector's norm away from it. Exact is the one "
+                f"with the fingerprint {self.lossy['of']['fingerprint'][:16]}.")  # fmt: skip
 
     @cached_property
     def fingerprint(self) -> str:
@@ -133,7 +156,13 @@ class Vector:
             if (path.is_symlink() or not path.is_dir()) and name not in self.document["files"]:
                 raise VectorError(f"{path} is not among the files of the vector that vector.json lists. Somebody put "
                                   f"it there; remove it.")  # fmt: skip
-        return Checkpoint(f"{self.location}/{DONOR}", folder, None, {}, follow_links=True)
+        return Checkpoint(f"{self.location}/{DONOR}", folder, None, {}, follow_links=True, mirror=self.mirror)
+
+
+def lossy_method(lossy: Mapping[str, Any]) -> str:
+    """Method and parameters in a few words, from a document that may hold anything there."""
+    parameters = ", ".join(f"{name} {value}" for name, value in lossy["parameters"].items())
+    return f"{lossy['method']}: {parameters}"[:120]
 
 
 def _read(file: Any, path: Path, entries: Mapping[str, TensorEntry], name: str, dtype: np.dtype[Any]) -> Any:
@@ -155,8 +184,10 @@ def _is_residual(delta: Delta, index: Indices, value: Doubles) -> bool:
     )
 
 
-def open_vector(path: Path, *, location: str | None = None, revision: str | None = None) -> Vector:
-    """Read vector.json and the headers of a vector and check that they agree.
+def open_vector(
+    path: Path, *, location: str | None = None, revision: str | None = None, mirror: Mirror | None = None
+) -> Vector:
+    """Read vector.json and the headers of a vector and check that they agree. One in a store is opened by its `mirror`.
 
     Raises VectorError for a directory that is no vector, another format version, a document whose checksum does not
     hold, or files that are missing or differ in size, names, shapes or dtypes from what the document says, and
@@ -175,16 +206,24 @@ def open_vector(path: Path, *, location: str | None = None, revision: str | None
         raise VectorError(f"{file} is a {document['format']}, not a {FORMAT}.")
     for name, info in document["files"].items():
         _check_size(root / name, root, info["bytes"])
-    return Vector(location or str(path), root, revision, document, _deltas(root, document))
+    deltas = _deltas(root, document)
+    if mirror:
+        deltas = {name: replace(delta, entry=mirror.remote(delta.entry)) for name, delta in deltas.items()}
+    return Vector(location or str(path), root, revision, document, deltas, mirror)
 
 
 RELATION = {"ancestor": str, "case": str, "norm_v": NORM, "norm_s": NORM, "norm_g": NORM, "explanation": str,
             **dict.fromkeys(("cosine_v_s", "cosine_v_g", "cosine_s_g", "share"), NUMBER | None)}  # fmt: skip
 CONTROL = {"kind": str, "seed": int, "of": str}
+_ERRORS = {"relative_error": NUMBER | None, "cosine": NUMBER | None, "changed_share": NUMBER | None}
+_LOSSY = {
+    "method": str, "parameters": dict, "seed": NUMBER, "of": {"location": str, "fingerprint": str},
+    "measured_on": str | None, "kept_exactly": [str], **_ERRORS, "kinds": {str: _ERRORS}, "tensors": {str: _ERRORS},
+}  # fmt: skip
 _FORM = {
     "format": str, "donors": {"tuned": CHECKPOINT, "base": CHECKPOINT}, "only": [str], "skip": [str],
     "left_out": [str], "tied": {str: str}, "files": FILES, "options": {"encoding": str}, "relation": (RELATION,),
-    "control": (CONTROL,), "step_bins": [str],
+    "control": (CONTROL,), "lossy": (_LOSSY,), "step_bins": [str],
     "carried": {str: {"shape": [int], "dtype": str, "digest": str}},
     "tensors": {str: {
         "shape": [int], "dtype": str, "encoding": str, "file": str, "digest": str, "residual": int,
@@ -213,7 +252,7 @@ def _deltas(root: Path, document: Mapping[str, Any]) -> dict[str, Delta]:
                 raise VectorError(f"{root / DOCUMENT} puts {name!r} in {info['file']!r}, which it does not list.")
             headers[info["file"]] = read_header(root / info["file"])[0]
         entry = headers[info["file"]].get(name)
-        _check_encoding(root, name, info)
+        _check_encoding(root, name, info, lossy="lossy" in document)
         dense = info["encoding"] == "dense"
         if entry is None or entry.dtype != info["dtype"] or (dense and list(entry.shape) != info["shape"]):
             raise VectorError(f"{root / info['file']} does not hold {name!r} as {info['encoding']} {info['dtype']} of "
@@ -228,13 +267,21 @@ def _deltas(root: Path, document: Mapping[str, Any]) -> dict[str, Delta]:
     return deltas
 
 
-def _check_encoding(root: Path, name: str, info: Mapping[str, Any]) -> None:
+_DTYPES = {"dense": tuple(STORED), "sparse": ("U8",), "low-rank": ("F32",), "quantised": ("U8",)}
+"""What safetensors calls the data of each encoding."""
+
+
+def _check_encoding(root: Path, name: str, info: Mapping[str, Any], *, lossy: bool) -> None:
     """Raise VectorError for a delta that is stored in a way that this version does not read."""
-    dtypes = {"dense": STORED, "sparse": ("U8",)}.get(info["encoding"], ())
+    dtypes = _DTYPES.get(info["encoding"], ())
     if info["dtype"] not in dtypes or info["checkpoint_dtype"] not in EXACT_CHAIN:
         raise VectorError(f"{root / DOCUMENT} encodes {name!r} as {info['encoding']!r} {info['dtype']} of "
                           f"{info['checkpoint_dtype']}, which this version cannot read.")  # fmt: skip
     if not is_shape(info["shape"]):
         raise VectorError(f"{root / DOCUMENT} gives {name!r} the shape {info['shape']}, which no tensor has.")
-    if info["encoding"] == "sparse" and info["residual"]:
-        raise VectorError(f"{root / DOCUMENT}: {name!r} is sparse and yet has a residual; the vector is damaged.")
+    if info["encoding"] in ("low-rank", "quantised") and not lossy:
+        raise VectorError(f"{root / DOCUMENT}: {name!r} is {info['encoding']}, which is lossy, and the document does "
+                          f"not say what was lost. Compress the exact vector again.")  # fmt: skip
+    if info["encoding"] != "dense" and info["residual"]:
+        raise VectorError(f"{root / DOCUMENT}: {name!r} is {info['encoding']} and yet has a residual; the vector is "
+                          f"damaged.")  # fmt: skip

@@ -14,23 +14,25 @@ from typing import Any, Literal
 
 import numpy as np
 
-from reasonvec.weights.arithmetic import Difference, narrowest
+from reasonvec.weights.arithmetic import Difference, Doubles, Indices, narrowest
 from reasonvec.weights.blocks import Scratch, block_digest, tensor_digest
+from reasonvec.weights.checkpoint import TensorReader
 from reasonvec.weights.documents import format_document
-from reasonvec.weights.dtypes import STORED, Array
+from reasonvec.weights.dtypes import BITS_PER_ENTRY, STORED, Array
 from reasonvec.weights.files import sha256_of
 from reasonvec.weights.kernel import take_apart, take_apart_listed
 from reasonvec.weights.output import Staging
-from reasonvec.weights.safetensors_header import format_header
+from reasonvec.weights.safetensors_header import TensorEntry, format_header
 from reasonvec.weights.sparse import pack, pack_lengths
-from reasonvec.weights.vector import DOCUMENT, RESIDUAL
+from reasonvec.weights.vector import DOCUMENT, RESIDUAL, Delta
 
 Encoding = Literal["auto", "dense", "sparse"]
 
 SHARD_BYTES = 5_000_000_000
 """A file is closed to further deltas when it has this much."""
 
-_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "sparse": "sparse"}
+_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "sparse": "sparse",
+          "low-rank": "low-rank", "quantised": "quantised"}  # fmt: skip
 _METADATA = {"format": "pt", "reasonvec": "deltas"}
 
 
@@ -47,6 +49,9 @@ class Encoded:
     residual: list[tuple[int, float]]
     """Entry in the block and low part of what needs more than a float64; in a dense block only."""
 
+
+_COPIED = 1 << 20
+"""Bytes that are copied at once."""
 
 EncodedBlocks = Callable[[str], Iterator[Encoded]]
 """Begins to compute a delta in a kind, and gives its blocks in order."""
@@ -96,7 +101,7 @@ class Written:
     nbytes: int
     encoding: str
     dtype: str
-    """As safetensors has it; U8 for a sparse delta."""
+    """As safetensors has it; U8 for a sparse or quantised delta, F32 for the factors of a low-rank one."""
     digest: str
     residual: list[list[float]]
     """[entry, low part] of every entry that needs more than a float64."""
@@ -115,6 +120,7 @@ class VectorWriter:
         widest = format_header([(name, "F64", shape) for name, shape in shapes.items()], _METADATA)
         self._reserve = -(-(len(widest) + 16 * len(shapes)) // 8) * 8
         self._ends: dict[str, int] = {}
+        self._finished_files: set[str] = set()
         for record in staging.finished.values():
             self._note_end(record)
 
@@ -125,6 +131,7 @@ class VectorWriter:
         """The file and offset where the next delta of this kind goes."""
         number = 1
         while self._ends.get(file := f"vector-{_NAMES[kind]}-{number:05d}.safetensors", 0) >= SHARD_BYTES:
+            self._finish_file(file)
             number += 1
         return file, self._ends.get(file, 0)
 
@@ -136,6 +143,41 @@ class VectorWriter:
                 self._note_end(written.to_json())
                 return written
         raise AssertionError("the last dtype of a chain holds anything")
+
+    def write_pieces(
+        self, encoding: str, dtype: str, pieces: Iterable[tuple[bytes | memoryview, list[bytes]]]
+    ) -> Written:
+        """Write one delta that is given as it is to be stored, in pieces, each with the digests of the blocks that it
+        completes."""
+        file, begin = self._place(encoding)
+        position, digests = begin, list[bytes]()
+        for data, done in pieces:
+            self._staging.write(file, self._reserve + position, data)
+            position += len(data)
+            digests += done
+        written = Written(file, begin, position - begin, encoding, dtype, tensor_digest(digests), [])
+        self._note_end(written.to_json())
+        return written
+
+    def copy(self, delta: Delta, residual: tuple[Indices, Doubles], reader: TensorReader) -> Written:
+        """Write one delta byte for byte as it is stored; who reads it again holds it against its digest."""
+        file, begin = self._place(delta.stored)
+        buffer = memoryview(bytearray(min(_COPIED, delta.entry.nbytes)))
+        for start in range(0, delta.entry.nbytes, _COPIED):
+            part = buffer[: delta.entry.nbytes - start]
+            reader.read_into(delta.entry, start, part)
+            self._staging.write(file, self._reserve + begin + start, part)
+        rest = [[int(entry), float(low)] for entry, low in zip(*residual, strict=True)]
+        written = Written(file, begin, delta.entry.nbytes, delta.encoding, delta.entry.dtype, delta.digest, rest)
+        self._note_end(written.to_json())
+        return written
+
+    def entry(self, name: str, written: Written) -> TensorEntry:
+        """Where a delta that was written lies at this moment, so that it can be read again before all is done."""
+        place = self._staging.output / written.file
+        self._staging.file(written.file)  # of empty deltas alone nothing was written yet
+        shape = self._shape(name, written.to_json())
+        return TensorEntry(name, written.dtype, shape, place, self._reserve + written.offset, written.nbytes)
 
     def _try(self, kind: str, chain: Sequence[str], found: Iterator[Encoded]) -> Written | None:
         """Write the delta as `kind`; None if an entry does not fit, or dense is smaller where that may be chosen."""
@@ -165,26 +207,37 @@ class VectorWriter:
 
     def finish_files(self) -> None:
         """Give every file its header and its exact size, and write the residuals where there are any."""
-        by_file: dict[str, list[tuple[int, str]]] = {}
-        for name in self._shapes:
-            record = self._staging.finished[name]
-            by_file.setdefault(record["file"], []).append((record["offset"], name))
-        for file, deltas in by_file.items():
-            tensors = [(name, *self._stored(name)) for _, name in sorted(deltas)]
-            header = format_header(tensors, _METADATA, reserve=self._reserve)
-            self._staging.file(file, self._reserve + self._ends[file])
-            self._staging.write(file, 0, header)
+        files = sorted({self._staging.finished[name]["file"] for name in self._shapes})
+        for file in files:
+            self._finish_file(file)
         for path in self._staging.output.glob("vector-*.safetensors"):
-            if path.name not in by_file:
+            if path.name not in files:
                 self._staging.remove(path.name)  # begun for deltas that turned out to be of another kind
         residuals = {name: self._staging.finished[name]["residual"] for name in self._shapes}
         self._write_residuals({name: rest for name, rest in residuals.items() if rest})
 
+    def _finish_file(self, file: str) -> None:
+        """Give a file to which nothing more is added its header and its exact size."""
+        if file in self._finished_files:
+            return
+        finished = self._staging.finished
+        deltas = sorted((finished[name]["offset"], name) for name in self._shapes
+                        if name in finished and finished[name]["file"] == file)  # fmt: skip
+        header = format_header([(name, *self._stored(name)) for _, name in deltas], _METADATA, reserve=self._reserve)
+        self._staging.file(file, self._reserve + self._ends[file])
+        self._staging.write(file, 0, header)
+        self._staging.complete(file)
+        self._finished_files.add(file)
+
     def _stored(self, name: str) -> tuple[str, tuple[int, ...]]:
         """Dtype and shape in the file."""
         record = self._staging.finished[name]
-        shape = tuple(self._shapes[name]) if record["encoding"] == "dense" else (record["nbytes"],)
-        return record["dtype"], shape
+        return record["dtype"], self._shape(name, record)
+
+    def _shape(self, name: str, record: Mapping[str, Any]) -> tuple[int, ...]:
+        if record["encoding"] == "dense":
+            return tuple(self._shapes[name])
+        return (8 * int(record["nbytes"]) // BITS_PER_ENTRY[record["dtype"]],)
 
     def _write_residuals(self, residuals: Mapping[str, list[list[float]]]) -> None:
         if not residuals:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,18 @@ import numpy as np
 from reasonvec.errors import CheckpointError, IncompatibleError, VectorError, VerificationError
 from reasonvec.weights.application import plan_apply, plan_transfer
 from reasonvec.weights.blocks import Scratch, Workers, blocks, tensor_digest
-from reasonvec.weights.checkpoint import INDEX, TensorReader, open_checkpoint, tensor_reader
+from reasonvec.weights.checkpoint import INDEX, Checkpoint, TensorReader, open_checkpoint, tensor_reader
 from reasonvec.weights.documents import first_difference
 from reasonvec.weights.extraction import recompute_document
 from reasonvec.weights.files import check_inside, sha256_of
-from reasonvec.weights.hub import recorded_location
+from reasonvec.weights.hub import open_mirror, recorded_location
 from reasonvec.weights.job import Job, Options
+from reasonvec.weights.mirror import Mirror
 from reasonvec.weights.provenance import exceeds_memory, fingerprint
 from reasonvec.weights.receipt import RECEIPT, read_receipt
 from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.sources import DeltaBlocks, Proof, StoredDeltas
+from reasonvec.weights.stores import is_address
 from reasonvec.weights.tensors import read_tensor_block
 from reasonvec.weights.vector import DOCUMENT, Vector, open_vector
 
@@ -31,7 +33,8 @@ Progress = Callable[[int], None]
 class Verification:
     """What was found to hold."""
 
-    path: Path
+    path: Path | str
+    """Where it is: a directory, or an address in a store."""
     kind: str
     """`vector` or `enhanced checkpoint`."""
     tensors: int
@@ -58,22 +61,37 @@ def verify(
     Raises VerificationError with the first thing that does not hold, or if an input is no longer where it was (with
     `checksums_only` inputs are not needed).
     """
-    path = Path(path)
     where = {"offline": offline, "follow_links": follow_links}
-    with Workers(workers) as pool:
-        if (path / DOCUMENT).is_file():
-            vector = open_vector(path)
-            _check_files(path, vector.document["files"], DOCUMENT)
-            _check_deltas(vector, pool)
-            if not checksums_only:
-                _recompute_vector(vector, pool, progress=progress, **where)
-            return Verification(path, "vector", len(vector.deltas), not checksums_only)
-        receipt = read_receipt(path)
-        _check_files(path, receipt["files"], RECEIPT)
-        _check_tensors(path, receipt, pool)
+
+    def run(directory: Path, mirror: Mirror | None) -> Verification:
+        with Workers(workers) as pool:
+            return _verify(directory, mirror, pool, checksums_only=checksums_only, progress=progress, **where)
+
+    if not is_address(path):
+        return run(Path(path), None)
+    mirror, _ = open_mirror(str(path), offline=offline)
+    with mirror.named():
+        return replace(run(mirror.path, mirror), path=str(mirror.directory))
+
+
+def _verify(
+    path: Path, mirror: Mirror | None, pool: Workers, *, checksums_only: bool, offline: bool, follow_links: bool,
+    progress: Progress,
+) -> Verification:  # fmt: skip
+    where = {"offline": offline, "follow_links": follow_links}
+    if (path / DOCUMENT).is_file():
+        vector = open_vector(path, mirror=mirror)
+        _check_files(path, vector.document["files"], DOCUMENT)
+        _check_deltas(vector, pool)
         if not checksums_only:
-            _recompute_checkpoint(path, receipt, pool, progress=progress, **where)
-        return Verification(path, "enhanced checkpoint", len(receipt["tensors"]), not checksums_only)
+            _recompute_vector(vector, pool, progress=progress, **where)
+        return Verification(path, "vector", len(vector.deltas), not checksums_only)
+    receipt = read_receipt(path)
+    _check_files(path, receipt["files"], RECEIPT)
+    _check_tensors(open_checkpoint(path, mirror=mirror), receipt, pool)
+    if not checksums_only:
+        _recompute_checkpoint(path, receipt, pool, progress=progress, **where)
+    return Verification(path, "enhanced checkpoint", len(receipt["tensors"]), not checksums_only)
 
 
 def _check_files(path: Path, files: Mapping[str, Mapping[str, Any]], document: str) -> None:
@@ -102,9 +120,9 @@ def _check_files(path: Path, files: Mapping[str, Mapping[str, Any]], document: s
             )
 
 
-def _check_tensors(path: Path, receipt: Mapping[str, Any], pool: Workers) -> None:
+def _check_tensors(checkpoint: Checkpoint, receipt: Mapping[str, Any], pool: Workers) -> None:
     """Names, dtypes, shapes and data of the output against the receipt."""
-    checkpoint = open_checkpoint(path)
+    path = checkpoint.path
     if odd := sorted(checkpoint.tensors.keys() ^ receipt["tensors"].keys()):
         raise VerificationError(f"{path}: the tensors are not those of the receipt; {odd[0]} is in one of them only.")
     digests = {}
@@ -172,6 +190,9 @@ def _recompute_vector(vector: Vector, pool: Workers, *, offline: bool, follow_li
     if "imported" in vector.document:
         raise VerificationError(f"{vector.path} was imported from an adapter and has no tuned donor; its checksums "
                                 f"hold. Use --checksums-only, or import it again and compare the two.")  # fmt: skip
+    if vector.lossy:
+        raise VerificationError(f"{vector.path} is lossy; its checksums hold. Use --checksums-only, or compress the "
+                                f"exact vector again and compare the two.")  # fmt: skip
     try:
         computed = recompute_document(vector, offline=offline, follow_links=follow_links, progress=progress, pool=pool)
     except (CheckpointError, IncompatibleError) as error:

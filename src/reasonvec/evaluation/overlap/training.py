@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import json.scanner
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from reasonvec.weights.files import open_regular
 
 MAX_LINE = 64 << 20
 """Bytes of one line at most; it is held whole."""
-_scan: Callable[[str, int], tuple[Any, int]] = json.scanner.make_scanner(json.JSONDecoder())
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 

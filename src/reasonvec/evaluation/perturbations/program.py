@@ -34,8 +34,8 @@ UNITS: dict[int, tuple[frozenset[str], ...]] = {
     60: (frozenset({"hour", "hours", "minute", "minutes", "second", "seconds", "hourly"}),),
     100: (frozenset({"percent", "%", "cent", "cents", "dollar", "dollars", "meter", "meters", "centimeters"}),),
     365: (frozenset({"year", "years", "yearly", "annual"}),),
-    1000: (frozenset({"kilometer", "kilometers", "km", "kilogram", "kilograms", "kg", "gram", "grams", "liter", "liters",
-                      "ml", "milliliters", "thousand"}),),
+    1000: (frozenset({"kilometer", "kilometers", "km", "kilogram", "kilograms", "kg", "gram", "grams", "liter",
+                      "liters", "ml", "milliliters", "thousand"}),),
     3600: (frozenset({"hour", "hours"}),),
     5280: (frozenset({"mile", "miles"}),),
 }  # fmt: skip
@@ -195,7 +195,7 @@ def _may_change(quantity: Quantity, text: str) -> bool:
     before, after = text[: quantity.start][-1:], text[quantity.end :][:1]
     if quantity.kind != "number" or quantity.value <= 1:
         return False
-    if before and _FIXED_AROUND.match(before) or after and _FIXED_AROUND.match(after):
+    if (before and _FIXED_AROUND.match(before)) or (after and _FIXED_AROUND.match(after)):
         return False
     rest = text[quantity.end :].lower().split(maxsplit=1)[:1]
     return not (

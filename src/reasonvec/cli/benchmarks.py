@@ -1,20 +1,21 @@
-"""The commands about benchmarks, perturb and overlap: they parse, call one public function and print."""
+"""The commands about problems to measure on: perturb, overlap."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from reasonvec.streams import print_json, print_next, print_text, progress_line
+from reasonvec.cli.options import json_option
+from reasonvec.cli.printing import offer, print_json, progress_line, show
+from reasonvec.cli.program import main
 
 _data = click.option(
     "--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True, envvar="REASONVEC_DATA",
     show_envvar=True, metavar="DIR", help="Where the benchmarks' files are, as docs/evaluation.md shows.",
 )  # fmt: skip
-_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document to stdout and nothing else.")
 
 
-@click.command()
+@main.command()
 @click.argument("task", metavar="TASK")
 @_data
 @click.option("--operator", required=True, metavar="NAME",
@@ -25,7 +26,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Write one JSON doc
 @click.option("--seed", type=int, default=0, show_default=True, help="Reaches every random choice.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The new .jsonl file.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@_json
+@json_option
 def perturb(task: str, as_json: bool, **arguments: Any) -> None:
     """Change every question of a benchmark a little, and keep or recompute its gold answer.
 
@@ -39,17 +40,17 @@ def perturb(task: str, as_json: bool, **arguments: Any) -> None:
     if as_json:
         print_json(made.to_json())
         return
-    print_text(terminal.perturbation(made))
+    show(terminal.perturbation(made))
     if arguments["severity"]:
-        print_next(f"reasonvec perturb {task} --operator {arguments['operator']} --severity 0 --out CLEAN.jsonl"
-                   "  # the same problems unchanged")  # fmt: skip
+        offer(f"reasonvec perturb {task} --operator {arguments['operator']} --severity 0 --seed {arguments['seed']} "
+              "--out CLEAN.jsonl")  # fmt: skip
 
 
-@click.command()
+@main.command()
 @click.argument("training", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TRAINING.jsonl...")
 @click.option("--task", required=True, metavar="NAME", help="The benchmark that is to be measured on.")
 @_data
-@_json
+@json_option
 def overlap(training: tuple[Path, ...], as_json: bool, **arguments: Any) -> None:
     """Find the problems of a benchmark that stand in training data. Exit status 3 if there is one.
 
@@ -64,6 +65,6 @@ def overlap(training: tuple[Path, ...], as_json: bool, **arguments: Any) -> None
     if as_json:
         print_json(found.to_json())
     else:
-        print_text(terminal.overlap(found))
+        show(terminal.overlap(found))
     if found.problems:
         raise click.exceptions.Exit(3)

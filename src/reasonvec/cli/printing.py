@@ -1,4 +1,4 @@
-"""Which stream gets what: results on stdout, as text or one JSON document; progress, warnings and hints on stderr."""
+"""What commands say: results on stdout, progress, warnings and what to do next on stderr."""
 
 import contextlib
 import json
@@ -9,10 +9,26 @@ from typing import Any
 
 import click
 
+from reasonvec.errors import MissingExtraError
+
 
 def plain(text: str) -> str:
     """Without what could steer a terminal: names in messages come from files that nobody vouches for."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Imports within need the packages of an extra; says how to install all of them where one is missing."""
+    try:
+        yield
+    except (ModuleNotFoundError, MissingExtraError) as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("reasonvec"):
+            raise
+        raise MissingExtraError(
+            f"This command needs packages that are not installed. They come with an extra: pip install "
+            f'"reasonvec[{extra}]"'
+        ) from error
 
 
 @contextlib.contextmanager
@@ -30,16 +46,16 @@ def progress_line(verb: str) -> Iterator[Callable[[int], None]]:
         yield lambda nbytes: progress.advance(task, nbytes)
 
 
-def print_warnings(warnings: tuple[str, ...]) -> None:
+def warn(warnings: tuple[str, ...]) -> None:
     for warning in warnings:
         click.echo(f"warning: {plain(warning)}", err=True)
 
 
-def print_next(*commands: str) -> None:
+def offer(*commands: str) -> None:
     click.echo("Next: " + "\n      ".join(commands), err=True)
 
 
-def print_text(renderable: Any) -> None:
+def show(renderable: Any) -> None:
     from rich.console import Console
 
     Console().print(renderable)
