@@ -35,8 +35,9 @@ docs: setup ## write docs/cli.md from the commands' help and draw docs/rounding.
 docs-check: setup
 	@$(BIN)/python scripts/cli_reference.py --check docs/cli.md
 
-torture: setup ## kill extract, apply and transfer at every instant; long
+torture: setup ## kill extract, apply and transfer at 200 seeded instants; run on a Ray cluster of two nodes
 	@REASONVEC_TORTURE=1 $(BIN)/python -m pytest -q tests/weights/test_output.py -k kill
+	@$(BIN)/python -m pytest -q -m cluster tests/weights/test_cluster.py
 
 bench: setup ## time and memory against mergekit and others, hours; ARGS="--part startup" for less, --write for docs
 	@$(BIN)/python benchmarks/weights.py $(ARGS)
@@ -49,4 +50,4 @@ lab-seeds: setup ## five fresh seeds of the demo; writes the table in docs/lab.m
 	@$(BIN)/python benchmarks/lab_seeds.py
 
 clean: ## remove what was made, .venv excepted
-	@rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf demo bench build dist fuzz/findings .pytest_cache .mypy_cache .ruff_cache .hypothesis

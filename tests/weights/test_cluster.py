@@ -34,6 +34,7 @@ from tests.checkpoints import everything_under, moved, random_tensors, write
 from tests.weights.test_output import contents
 
 ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.cluster
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 60
