@@ -3,6 +3,8 @@
 import difflib
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,10 @@ from reasonvec.weights.files import read_small
 
 HEADER = "reasonvec perturbed problems"
 """The `format` in the first line of a file that `perturb` wrote; such a line is no problem."""
+MAX_DIGITS = 1000
+"""Digits in a row that a question or an answer may not have: arithmetic with such numbers would not end."""
 _SHOWN = 5
+_LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS}}}")
 
 
 @dataclass(frozen=True)
@@ -131,16 +136,17 @@ def _load_own(path: Path) -> Benchmark:
             f'{{"question": "What is 2 + 3?", "answer": "5"}}.'
         )
     content = _read(path)
+    stem = os.fsencode(path.stem).decode(errors="replace")  # a name on disk need not be text
     problems, wrong = [], []
     places: dict[str, list[int]] = {}
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_float=str)
+            row = json.loads(line, parse_float=str, parse_constant=_no_constant)
             if number == 1 and isinstance(row, dict) and row.get("format") == HEADER:
                 continue
-            problem = _own_problem(row, path.stem)
+            problem = _own_problem(row, stem)
         except (ValueError, RecursionError) as error:
             wrong.append(f"line {number}: {str(error)[:200]}")
             continue
@@ -156,7 +162,7 @@ def _load_own(path: Path) -> Benchmark:
             f"{path} cannot be measured on: {'; '.join(wrong[:_SHOWN])}{more}. A problem that is left out would change "
             f"the score unseen, so all lines have to be right."
         )
-    return Benchmark(str(path.name), tuple(problems), {path.name: hashlib.sha256(content).hexdigest()}, ())
+    return Benchmark(stem, tuple(problems), {path.name: hashlib.sha256(content).hexdigest()}, ())
 
 
 def _own_problem(row: Any, stem: str) -> BenchmarkProblem:
@@ -171,6 +177,7 @@ def _own_problem(row: Any, stem: str) -> BenchmarkProblem:
     details = row.get("details", {})
     if not isinstance(details, dict):
         raise ValueError("`details` is no JSON object")
+    json.dumps(details, ensure_ascii=False).encode()  # half of a surrogate pair is found here, before it is written
     number = exact_number(gold)
     name = _text(row, "id") if "id" in row else f"{stem}/{hashlib.sha256(question.encode()).hexdigest()[:16]}"
     kind: Kind = row.get("kind") or ("text" if number is None else "number")
@@ -197,4 +204,10 @@ def _text(row: Mapping[str, Any], name: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"`{name}` holds half of a surrogate pair, which is no text") from None
+    if _LONG_NUMBER.search(value):
+        raise ValueError(f"`{name}` holds a number of {MAX_DIGITS} digits or more")
     return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

@@ -10,7 +10,7 @@ Kind = Literal["number", "expression", "text", "choice", "program"]
 """How gold answers are to be compared: as rational numbers; as LaTeX by a computer algebra system; as text; as one of
 several options; by running the problem's tests."""
 
-_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+|/\d+)?")
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+|/\d+)?", re.ASCII)
 _GROUPS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 

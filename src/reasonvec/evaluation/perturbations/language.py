@@ -8,7 +8,7 @@ _ABBREVIATION = re.compile(
     r"|[ap]\.m\.$|[A-Z]\.[A-Z]\.$"
 )
 _WORD = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?")
-_FORMULA = re.compile(r"\\|\$[^$]+\$(?!\.?\d)|\[asy\]")
+_FORMULA = re.compile(r"\\|\$[^$\s](?:[^$]*[^$\s])?\$(?!\s?\.?\d)|\[asy\]")
 
 
 def _listed(words: str) -> frozenset[str]:

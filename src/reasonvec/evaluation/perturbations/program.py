@@ -15,7 +15,7 @@ from reasonvec.evaluation.perturbations.language import words
 from reasonvec.evaluation.perturbations.quantities import Quantity, quantities, word_values
 
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
-_TOKEN = re.compile(r"\s*(?:(\d[\d,]*(?:\.\d+)?|\.\d+)|([-+*/x()%]))")
+_TOKEN = re.compile(r"\s*(?:(\d[\d,]*(?:\.\d+)?|\.\d+)|([-+*/x()%]))", re.ASCII)
 _FIXED_AROUND = re.compile(r"[\w:#/]|['’-]")
 MAX_DEPTH = 50
 """Brackets or signs of one expression at most; GSM8K has 4."""

@@ -31,7 +31,8 @@ NUMBER_WORDS = frozenset({*CARDINALS, *SCALES, *_PARTS, *_TIMES, "each", "per", 
 
 _DIGITS = re.compile(
     r"(?P<fraction>\d+/\d+(?![\d/]))"
-    r"|(?P<number>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<percent>\s?%|\spercent\b)?"
+    r"|(?P<number>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<percent>\s?%|\spercent\b)?",
+    re.ASCII,
 )
 _WORD = re.compile(r"[A-Za-z]+")
 
