@@ -30,7 +30,7 @@ def test_a_number_written_is_the_number_read(value):
     assert exact_number(text) == text
 
 
-@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-10**9, max_value=10**9))
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9))
 def test_decimals_are_written_as_decimals(value):
     assert Decimal(format_number(Fraction(value))) == value
     assert "/" not in format_number(Fraction(value))

@@ -155,7 +155,8 @@ def person(text: str) -> str | None:
                 continue
             before = found[place - 1][0] if place else ""
             after = found[place + 1][0] if place + 1 < len(found) else ""
-            if (before[:1].isupper() and place > 1) or after[:1].isupper() or before.lower() in _PLACES_BEFORE:
+            longer = after[:1].isupper() or (before[:1].isupper() and before.lower() not in _NO_NAMES)
+            if longer or before.lower() in _PLACES_BEFORE:
                 continue
             gap = sentence[word.end() : found[place + 1].start()] if after else ""
             if gap == " " and after in _PERSON_VERBS:

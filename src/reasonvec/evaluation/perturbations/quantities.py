@@ -76,7 +76,7 @@ def quantities(text: str) -> list[Quantity]:
 def word_values(text: str) -> list[frozenset[Fraction]]:
     """For each word that carries a number, all the values that it may stand for in a calculation, in order.
 
-    `half` may be 1/2, divide by 2, or leave 1/2 over or make 3/2 of something. `twenty-five` gives 25, 20 and 5; `two
+    `half` may be 1/2 (in one number or in two), divide by 2, leave 1/2 over or make 3/2 of something. `twenty-five` gives 25, 20 and 5; `two
     hundred` gives 2, 100 and 200.
     """
     words = [word.lower() for word in _WORD.findall(text)]
@@ -84,7 +84,7 @@ def word_values(text: str) -> list[frozenset[Fraction]]:
     for word in words:
         if word in _PARTS:
             part = Fraction(1, _PARTS[word])
-            found.append(frozenset({part, 1 / part, 1 - part, 1 + part}))
+            found.append(frozenset({part, 1 / part, 1 - part, 1 + part, Fraction(1)}))
         elif word in _TIMES or word in CARDINALS or word in SCALES:
             found.append(frozenset({Fraction((_TIMES | CARDINALS | SCALES)[word])}))
     for first, second in pairwise(words):

@@ -164,7 +164,7 @@ def premise(problem: BenchmarkProblem, severity: int, stream: RandomStream, othe
 
 def _asking(parts: list[str]) -> int:
     """Which sentence asks: the first with a question mark at its end, else the last."""
-    return next((place for place, part in enumerate(parts) if part.rstrip().endswith("?")), len(parts) - 1)
+    return next((place for place, part in enumerate(parts) if part.rstrip().endswith("?")), max(len(parts) - 1, 0))
 
 
 def _places_before_the_question(parts: list[str]) -> list[int]:
