@@ -29,37 +29,38 @@ def _sample(name: str, question: str, solution: str, formula: Callable[..., Frac
 STRICT = (
     _sample(
         "marbles",
-        "Mira has 14 marbles. Her brother gives her 6 marbles on each of 3 visits. How many marbles does Mira have now?",
+        "Mira has 14 marbles. Her brother gives her 6 marbles on each of 3 visits. How many marbles does Mira have "
+        "now?",
         "He gives her 6*3=<<6*3=18>>18 marbles.\nMira has 14+18=<<14+18=32>>32 marbles.\n#### 32",
         lambda a, b, c: a + b * c,
     ),
     _sample(
         "bakery",
-        "A bakery sells loaves for $4.50 each and rolls for $2 each. Tomas buys 8 loaves. Anna buys 15 rolls. How much do "
-        "Tomas and Anna spend together, in dollars?",
-        "Tomas spends 8*4.50=$<<8*4.50=36>>36.\nAnna spends 15 x 2=$<<15x2=30>>30.\nTogether it is 36+30=$<<36+30=66>>66."
-        "\n#### 66",
+        "A bakery sells loaves for $4.50 each and rolls for $2 each. Tomas buys 8 loaves. Anna buys 15 rolls. How much "
+        "do Tomas and Anna spend together, in dollars?",
+        "Tomas spends 8*4.50=$<<8*4.50=36>>36.\nAnna spends 15 x 2=$<<15x2=30>>30.\n"
+        "Together it is 36+30=$<<36+30=66>>66.\n#### 66",
         lambda a, b, c, d: a * c + b * d,
     ),
     _sample(
         "tank",
-        "A tank holds 240 liters of water. A pump fills in 13 liters each minute. A leak loses 5 liters each minute. How "
-        "long does it take, in minutes, until the empty tank is full?",
+        "A tank holds 240 liters of water. A pump fills in 13 liters each minute. A leak loses 5 liters each minute. "
+        "How long does it take, in minutes, until the empty tank is full?",
         "Each minute 13-5=<<13-5=8>>8 liters are gained.\nIt takes 240/8=<<240/8=30>>30 minutes.\n#### 30",
         lambda a, b, c: a / (b - c),
     ),
     _sample(
         "phone",
-        "The phone that Dara likes costs $300. The shop takes 20% off. Dara also buys a case for $25. How much does Dara "
-        "pay, in dollars?",
+        "The phone that Dara likes costs $300. The shop takes 20% off. Dara also buys a case for $25. How much does "
+        "Dara pay, in dollars?",
         "The discount is 300*.20=$<<300*.20=60>>60.\nThe phone is 300-60=$<<300-60=240>>240.\n"
         "In all it is 240+25=$<<240+25=265>>265.\n#### 265",
         lambda a, p, b: a * (1 - p / 100) + b,
     ),
     _sample(
         "trees",
-        "A city that has 12,500 trees plants 310 more each month. Half of the new ones die. How many trees are there after "
-        "6 months?",
+        "A city that has 12,500 trees plants 310 more each month. Half of the new ones die. How many trees are there "
+        "after 6 months?",
         "It plants 310*6=<<310*6=1860>>1,860 trees.\nThere live 1860*1/2=<<1860*1/2=930>>930.\n"
         "There are 12500+930=<<12500+930=13430>>13,430 trees.\n#### 13430",
         lambda a, b, c: a + b * c / 2,
@@ -91,18 +92,21 @@ NOT_STRICT = {
         "3*8=<<3*8=24>>24, so 23 are left.\n#### 23", lambda a, b, c: a * b - c,
     ),
     "a step without a calculation": _sample(
-        "copy", "Nia has 11 hats and 20 caps. How many has she?", "<<11=11>>11\n11+20=<<11+20=31>>31\n#### 31",
+        "copy", "Nia has 11 hats and 20 caps. How many things has Nia?", "<<11=11>>11\n11+20=<<11+20=31>>31\n#### 31",
         lambda a, b: a + b,
     ),
     "an annotation that is not exact": _sample(
-        "third", "Jo shares 10 plums with 2 friends. How many does each get?", "10/3=<<10/3=3.33>>3.33\n#### 3.33",
+        "third",
+        "Sven has 10 nuts for his 2 friends. How many nuts does each get?", "10/3=<<10/3=3.33>>3.33\n#### 3.33",
         lambda a, b: a / (b + 1),
     ),
     "an annotation that is not arithmetic": _sample(
-        "words", "Jo has 10 plums and 2 pears. How many?", "<<10 plus 2=12>>12\n#### 12", lambda a, b: a + b
+        "words",
+        "Ines has 10 plums and 2 pears. How many fruits has Ines?", "<<10 plus 2=12>>12\n#### 12", lambda a, b: a + b
     ),
-    "no annotations": _sample("bare", "Jo has 10 plums and 2 pears. How many?", "10 + 2 is 12.\n#### 12",
-                              lambda a, b: a + b),
+    "no annotations": _sample(
+        "bare", "Otto has 10 figs and 2 dates. How many fruits has Otto?", "10 + 2 is 12.\n#### 12", lambda a, b: a + b
+    ),
     "no number that may change": _sample(
         "time", "The film starts at 3:30 and Jo has one ticket for her and two for others. How many tickets?",
         "1+2=<<1+2=3>>3\n#### 3", lambda a, b: Fraction(3),

@@ -93,7 +93,8 @@ def test_olympiadbench():
 
 
 def test_svamp():
-    row = b'{"ID": "chal-7", "Body": "Jo has 3 pens.", "Question": "How many?", "Answer": 3.0, "Equation": "E", "Type": "T"}'
+    row = (b'{"ID": "chal-7", "Body": "Jo has 3 pens.", "Question": "How many?", "Answer": 3.0, "Equation": "E", '
+           b'"Type": "T"}')  # fmt: skip
     (problem,) = records.svamp(row, "svamp")
     assert (problem.id, problem.question, problem.gold) == ("svamp/chal-7", "Jo has 3 pens. How many?", "3")
 

@@ -1,4 +1,4 @@
-"""What every operator promises, on hand-written problems with any seed: numbers that stay, gold answers that are right."""
+"""What every operator promises, on hand-written problems with any seed: numbers that stay, right gold answers."""
 
 import re
 from collections import Counter
@@ -165,7 +165,7 @@ def test_shuffling_moves_whole_sentences_and_the_question_stays_last(sample, see
 
 def test_a_sentence_that_refers_back_is_not_moved():
     text = "Jo has 3 pens. {} Al has 5. How many?"
-    for middle in ("She buys 4.", "Then Jo buys 4.", "The rest is 4.", "On Monday she buys 4."):
+    for middle in ("She buys 4.", "Then Jo buys 4.", "The rest is 4.", "On Monday she buys 4.", "Kim also buys 4."):
         result = perturb_problem(plain(text.format(middle)), operator="shuffle", severity=1, seed=0, others=Others())
         assert result == Inapplicable("a sentence refers to the one before")
     result = perturb_problem(plain(text.format("Kim buys 4.")), operator="shuffle", severity=1, seed=0, others=Others())
@@ -175,8 +175,8 @@ def test_a_sentence_that_refers_back_is_not_moved():
 @pytest.mark.parametrize(("severity", "count"), [(1, 1), (2, 2), (3, 4)])
 @given(seeds)
 def test_sentences_off_the_topic_share_no_name_and_come_before_the_question(severity, count, seed):
-    facts = [("Zed", "paints", "murals"), ("Quin", "grows", "ferns"), ("Bo", "sails", "boats"), ("Ida", "mends", "kites"),
-             ("Mira", "sorts", "stamps"), ("Ute", "keeps", "marbles")]  # fmt: skip
+    facts = [("Zed", "buys", "murals"), ("Quin", "has", "ferns"), ("Bob", "sells", "boats"), ("Ida", "makes", "kites"),
+             ("Mira", "finds", "stamps"), ("Ute", "owns", "marbles")]  # fmt: skip
     others = Others(tuple(
         BenchmarkProblem(f"o/{n}", "o", f"{who} {does} {n + 21} {what} now. She rests. How many?", "1", "number")
         for n, (who, does, what) in enumerate(facts)
@@ -194,8 +194,26 @@ def test_sentences_off_the_topic_share_no_name_and_come_before_the_question(seve
     assert {edit["origin"] for edit in result.edits} <= {f"o/{n}" for n in range(4)}
 
 
+@pytest.mark.parametrize("asked", ["How many do they have?", "How many pens is that altogether?"])
+def test_a_question_about_everybody_takes_no_new_person(asked):
+    problem = plain(f"Jo has 3 pens. Al has 5 pens. {asked}")
+    others = Others((BenchmarkProblem("o", "o", "Zed buys 3 murals each day. How many?", "3", "number"),))
+    result = perturb_problem(problem, operator="distract-off", severity=1, seed=0, others=others)
+    assert result == Inapplicable("the question is about everybody")
+    named = plain("Jo has 3 pens. Al has 5 pens. How many do Jo and Al have together?")
+    assert isinstance(perturb_problem(named, operator="distract-off", severity=1, seed=0, others=others), Perturbed)
+
+
+@given(seeds)
+def test_nobody_new_comes_before_he_or_she(seed):
+    problem = plain("Joan has 3 pens today. Then she buys 5. How many does she have?")
+    others = Others((BenchmarkProblem("o", "o", "Zed sells 3 murals each time. How many?", "3", "number"),))
+    result = perturb_problem(problem, operator="distract-off", severity=1, seed=seed, others=others)
+    assert result.question == f"Zed sells 3 murals each time. {problem.question}"
+
+
 def test_too_few_sentences_off_the_topic_are_said_so():
-    others = Others((plain("Zed paints 3 murals each day. How many?"),))
+    others = Others((plain("Zed buys 3 murals each day. The shop takes 20% off. How many?"),))
     sample = BY_ID["sample/marbles"]
     assert isinstance(changed(sample, "distract-off", 1, 0, others), Perturbed)
     assert changed(sample, "distract-off", 2, 0, others) == Inapplicable(

@@ -108,6 +108,15 @@ def leans_on_a_name(sentence: str) -> bool:
 _PERSONAL = _listed("he she him her his hers himself herself")
 
 
+def asks_about_everybody(question: str) -> bool:
+    """Whether it is about all that were named, without naming them."""
+    named = capitalised(question[1:]) - _NO_NAMES
+    return bool(_EVERYBODY & set(words(question))) and not named
+
+
+_EVERYBODY = _listed("they them their we us our everyone everybody all altogether together combined people")
+
+
 def asks_for_something(sentence: str) -> bool:
     """Whether it holds a task or a condition, which a sentence that must not matter may not."""
     return bool(_ASKING & set(words(sentence)))
@@ -117,8 +126,19 @@ _ASKING = _listed("calculate find determine compute what how if suppose assume a
 
 
 def has_pronoun(sentence: str) -> bool:
-    """Whether any word stands for something outside of it; `that` and `which` mostly do not."""
-    return bool(PRONOUNS - {"that", "which", "who", "whose", "one"} & set(words(sentence)))
+    """Whether any word stands for something that may be outside of it."""
+    return bool(PRONOUNS & set(words(sentence)))
+
+
+def tells_what_came_next(sentence: str) -> bool:
+    """Whether any word of it needs an earlier sentence to be understood: an order of events, a rest, another one."""
+    return bool(_SEQUENCE & set(words(sentence)))
+
+
+_SEQUENCE = _listed(
+    "then however afterward afterwards later next again also too another other others rest remaining remainder instead "
+    "eventually finally still already anymore same such previous previously original originally former latter left"
+)
 
 
 def context_and_question(text: str) -> tuple[list[str], str] | None:

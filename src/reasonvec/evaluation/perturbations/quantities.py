@@ -76,8 +76,8 @@ def quantities(text: str) -> list[Quantity]:
 def word_values(text: str) -> list[frozenset[Fraction]]:
     """For each word that carries a number, all the values that it may stand for in a calculation, in order.
 
-    `half` may be 1/2 (in one number or in two), divide by 2, leave 1/2 over or make 3/2 of something. `twenty-five` gives 25, 20 and 5; `two
-    hundred` gives 2, 100 and 200.
+    `half` may be 1/2 (in one number or in two), divide by 2, leave 1/2 over or make 3/2 of something. `twenty-five`
+    gives 25, 20 and 5; `two hundred` gives 2, 100 and 200.
     """
     words = [word.lower() for word in _WORD.findall(text)]
     found = []

@@ -6,6 +6,7 @@ from functools import lru_cache
 from reasonvec.evaluation.benchmarks import BenchmarkProblem
 from reasonvec.evaluation.perturbations.change import Inapplicable, Others, Perturbed, reworded
 from reasonvec.evaluation.perturbations.language import (
+    asks_about_everybody,
     asks_for_something,
     capitalised,
     content_words,
@@ -16,6 +17,7 @@ from reasonvec.evaluation.perturbations.language import (
     opens_with_reference,
     person,
     sentences,
+    tells_what_came_next,
     words,
 )
 from reasonvec.evaluation.perturbations.program import NoProgram, strict_program
@@ -43,13 +45,17 @@ _TEMPLATES = (
 def shuffle(problem: BenchmarkProblem, severity: int, stream: RandomStream, others: Others) -> Perturbed | Inapplicable:
     """Another order of the sentences before the question, which stays last.
 
-    Only where no sentence but the first opens with a pronoun or connective, or says `he` or `she` before a name: none
-    is tied to the one before.
+    Only where no sentence but the first opens with a pronoun or connective, says `he` or `she` before a name, or has a
+    word such as `then` or `remaining`: none is tied to the ones before.
     """
     parts = context_and_question(problem.question)
-    if parts and any(opens_with_reference(sentence) or leans_on_a_name(sentence) for sentence in parts[0][1:]):
+    if parts and any(_is_tied(sentence) for sentence in parts[0][1:]):
         return Inapplicable("a sentence refers to the one before")
     return _shuffled(problem, stream)
+
+
+def _is_tied(sentence: str) -> bool:
+    return opens_with_reference(sentence) or leans_on_a_name(sentence) or tells_what_came_next(sentence)
 
 
 def shuffle_all(
@@ -84,11 +90,16 @@ def _shuffled(problem: BenchmarkProblem, stream: RandomStream) -> Perturbed | In
 def distract_off(
     problem: BenchmarkProblem, severity: int, stream: RandomStream, others: Others
 ) -> Perturbed | Inapplicable:
-    """1, 2 or 4 sentences of other problems, with no name or content word of this one and without pronouns, at seeded
-    places before the question."""
+    """1, 2 or 4 sentences of other problems, at seeded places before the question.
+
+    Each is about a person that this problem does not name, shares no content word with it and has no pronoun. A
+    question about `they` or `all` that names nobody would count the new person in, so the problem is left out.
+    """
     if has_formula(problem.question):
         return Inapplicable("holds a formula")
     parts = [part.strip() for part in sentences(problem.question)]
+    if asks_about_everybody(" ".join(parts[_asking(parts) :])):
+        return Inapplicable("the question is about everybody")
     places = _places_before_the_question(parts)
     pool = _distractors(others)
     if not pool:
@@ -169,7 +180,11 @@ def _asking(parts: list[str]) -> int:
 
 def _places_before_the_question(parts: list[str]) -> list[int]:
     """Where a sentence may be put in, as the number of sentences before it: not where the next one refers back."""
-    return [place for place in range(_asking(parts) + 1) if place == 0 or not opens_with_reference(parts[place])]
+    return [0] + [
+        place
+        for place in range(1, _asking(parts) + 1)
+        if not opens_with_reference(parts[place]) and not leans_on_a_name(parts[place])
+    ]
 
 
 def _with_sentences(problem: BenchmarkProblem, parts: list[str], put: list[tuple[int, str, str]]) -> Perturbed:
@@ -206,7 +221,11 @@ def _distractors(others: Others) -> tuple[tuple[str, str], ...]:
             length = len(part.split())
             if not part.endswith(".") or not _SENTENCE_WORDS[0] <= length <= _SENTENCE_WORDS[1]:
                 continue
-            if has_pronoun(part) or opens_with_reference(part) or asks_for_something(part) or not part[0].isupper():
+            if has_pronoun(part) or opens_with_reference(part) or asks_for_something(part):
+                continue
+            # `The shop takes 20% off.` would change any price; what begins with a name is about that person
+            name = person(part)
+            if name is None or not part.startswith(name):
                 continue
             found.append((other.id, part))
     return tuple(found)
