@@ -75,9 +75,43 @@ def _uncompressed(raw: IO[bytes], name: str) -> IO[bytes]:
     if name.endswith(".gz"):
         return io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 20)
     if name.endswith(".zst"):
-        # frames one after another, as pzstd and `cat` make them
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), 1 << 20)
+        return io.BufferedReader(_ZstdFrames(raw), 1 << 20)
     return raw
+
+
+class _ZstdFrames(io.RawIOBase):
+    """The content of zstd frames one after another, as pzstd and `cat` make them. EOFError where the last is cut off,
+    which the library's own reader takes for its end."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._begun = False
+        self._input = b""
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._output:
+            if not self._input:
+                self._input = self._raw.read(1 << 17)
+            if not self._input:
+                if self._begun:
+                    raise EOFError("a frame is cut off")
+                return 0
+            self._begun = True
+            self._output = memoryview(self._frame.decompress(self._input))
+            self._input = b""
+            if self._frame.eof:
+                self._input = self._frame.unused_data
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+                self._begun = False
+        count = min(len(buffer), len(self._output))
+        buffer[:count] = self._output[:count]
+        self._output = self._output[count:]
+        return count
 
 
 def _next_line(stream: IO[bytes], file: Path, number: int) -> bytes:
