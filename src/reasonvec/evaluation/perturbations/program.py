@@ -17,6 +17,8 @@ from reasonvec.evaluation.perturbations.quantities import Quantity, quantities, 
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _TOKEN = re.compile(r"\s*(?:(\d[\d,]*(?:\.\d+)?|\.\d+)|([-+*/x()%]))", re.ASCII)
 _FIXED_AROUND = re.compile(r"[\w:#/]|['’-]")
+MAX_VALUE = 10**40
+"""Numerators and denominators of values are below: no sum of a word problem comes near, a hostile one cannot grow."""
 MAX_DEPTH = 50
 """Brackets or signs of one expression at most; GSM8K has 4."""
 
@@ -218,6 +220,8 @@ def _parse(annotation: str) -> tuple[tuple[str, ...], Fraction]:
             raise NoProgram("an annotation that is not exact")
     except (ValueError, ZeroDivisionError):
         raise NoProgram("an annotation that is not arithmetic") from None
+    if max(abs(value.numerator), value.denominator) >= MAX_VALUE:
+        raise NoProgram("an annotation of enormous numbers")
     return tokens, value
 
 
