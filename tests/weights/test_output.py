@@ -140,6 +140,35 @@ def test_resuming_does_not_compute_finished_tensors_again(root, monkeypatch):
     assert len(done) == len(read_header(root / "target/model.safetensors")[0]) + 1
 
 
+def test_a_torn_line_of_the_journal_spoils_neither_what_was_before_nor_what_comes_after(root):
+    """Two kills: the first in the middle of a line of the journal."""
+    run("apply", root, root / "whole")
+
+    def stopped_after(tensors):
+        seen = []
+
+        def stop(nbytes):
+            seen.append(nbytes)
+            if len(seen) == tensors:
+                raise KeyboardInterrupt
+
+        return stop
+
+    with pytest.raises(KeyboardInterrupt):
+        run("apply", root, root / "out", progress=stopped_after(4), workers=1)
+    journal = root / ".out.reasonvec-partial/journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) >= 2
+    journal.write_bytes(b"".join(lines) + lines[0][:30])
+    with pytest.raises(KeyboardInterrupt):
+        run("apply", root, root / "out", progress=stopped_after(4), workers=1, resume=True)
+    after = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert len(after) > len(lines)
+    assert [unit for unit, _ in after[: len(lines)]] == [json.loads(line)[0] for line in lines]
+    run("apply", root, root / "out", resume=True)
+    assert contents(root / "out") == contents(root / "whole")
+
+
 def test_an_unfinished_run_is_neither_lost_nor_mixed(root, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run("apply", root, root / "out", progress=interrupt)

@@ -157,7 +157,7 @@ def donor_ties(tuned: Checkpoint, base: Checkpoint, reader: TensorReader) -> dic
                 ties[name] = found[0]
     for name in sorted(both):
         found = [twin for twin in twins[tuned.location].of(name) if twin in both and twin not in ties]
-        found = [twin for twin in found if equal_bytes(base.tensors[name], base.tensors[twin], reader)]
+        found = [twin for twin in found if twins[base.location].equal(name, twin)]
         if found:
             ties[name] = found[0]
     return ties
@@ -195,6 +195,11 @@ class Twins:
             self._alike.update(_groups(looks))
             alike = self._alike[name]
         return sorted(other for other in alike if other != name and self._digest(other) == self._digest(name))
+
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors are the same bit for bit, whatever is in them. Each is read once at most."""
+        a, b = self._tensors[name], self._tensors[other]
+        return (a.dtype, a.shape) == (b.dtype, b.shape) and self._digest(name) == self._digest(other)
 
     def _glance(self, entry: TensorEntry) -> tuple[Any, ...]:
         return entry.dtype, entry.shape, self._bytes(entry, entry.nbytes // 2, _GLANCE)

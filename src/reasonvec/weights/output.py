@@ -103,7 +103,7 @@ class Staging:
         (self.output / name).unlink(missing_ok=True)
 
     def complete(self, name: str) -> None:
-        """Put a finished output file on the disk, close it, and send it where it goes to a store.."""
+        """Put a finished output file on the disk, close it, and send it where it goes to a store."""
         if self.uploads:
             self._begin_commit()  # the journal speaks of all that is in it, before its local copy goes
         if name in self._files:
@@ -207,12 +207,17 @@ class Staging:
             )
         journal = self.root / "journal.jsonl"
         if journal.exists():
-            for line in journal.read_text().splitlines():
+            whole = 0
+            for line in journal.read_bytes().splitlines(keepends=True):
                 try:
                     unit, record = json.loads(line)
                 except ValueError:
-                    break  # the line that was being written when the run was killed
+                    break
+                if not line.endswith(b"\n"):
+                    break
                 self.finished[unit] = record
+                whole += len(line)
+            os.truncate(journal, whole)  # a line that was being written when the run was killed would spoil the next
             self.committed = bool(self.finished)
 
     def publish(self, force: bool) -> None:
