@@ -308,20 +308,21 @@ static inline int trailing_zeros(uint64_t bits) {
 #endif
 }
 
-/* Some entries of a block: where they are, what is added there. */
+/* Some entries of a block: where they are, what is there, what is added. */
 typedef struct {
     int count;
     uint32_t place[PIECE];
     float step[PIECE];
+    uint16_t before[PIECE];
 } Piece;
 
 /* Add a piece in place. `changed` gets a bit for each entry that then has other bits, the lowest first, and `old` their
  * bits as they were: how many. */
 static Py_ssize_t add_piece(const Piece *piece, uint16_t *weight, uint8_t *changed, uint16_t *old, double *asked,
                             double *realised, int *odd) {
-    uint16_t before[PIECE], after[PIECE];
+    uint16_t after[PIECE];
+    const uint16_t *before = piece->before;
     Py_ssize_t found = 0;
-    for (int i = 0; i < piece->count; i++) before[i] = weight[piece->place[i]];
     *odd |= add_float32(before, piece->step, 1.0f, after, piece->count, asked, realised);
     for (int i = 0; i < piece->count; i++) {
         uint32_t place = piece->place[i];
@@ -350,6 +351,7 @@ static Py_ssize_t patch(const uint8_t *gaps, Py_ssize_t gap_count, const uint8_t
         if (gaps[i] == SKIP) continue;
         if (place >= count || symbol_at >= symbol_count) return -1;
         uint8_t symbol = symbols[symbol_at++];
+        piece.before[piece.count] = weight[place];
         piece.place[piece.count] = (uint32_t)place++;
         if (symbol < palette_length) {
             piece.step[piece.count++] = steps[symbol];
