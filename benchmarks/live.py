@@ -36,8 +36,10 @@ Seconds = tuple[float, float]
 """Of the clock and of the processor."""
 
 NEW_PROCESS = """
-import sys, torch
-from transformers import AutoModelForCausalLM
+import sys
+import torch
+from transformers import AutoModelForCausalLM, logging
+logging.disable_progress_bar()
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto")
 with torch.no_grad():
     kept = [parameter.clone() for parameter in model.parameters()]

@@ -342,29 +342,31 @@ static Py_ssize_t patch(const uint8_t *gaps, Py_ssize_t gap_count, const uint8_t
                         const float *steps, int palette_length, const float *literals, Py_ssize_t literal_count,
                         float alpha, uint16_t *weight, Py_ssize_t count, uint8_t *changed, uint16_t *old,
                         double *asked, double *realised, int *odd) {
-    Py_ssize_t place = 0, symbol_at = 0, literal_at = 0, found = 0;
+    Py_ssize_t at = 0, place = 0, symbol_at = 0, literal_at = 0, found = 0;
     Piece piece;
-    piece.count = 0;
     if (gap_count && gaps[gap_count - 1] == SKIP) return -1;
-    for (Py_ssize_t i = 0; i < gap_count; i++) {
-        place += gaps[i];
-        if (gaps[i] == SKIP) continue;
-        if (place >= count || symbol_at >= symbol_count) return -1;
-        uint8_t symbol = symbols[symbol_at++];
-        piece.before[piece.count] = weight[place];
-        piece.place[piece.count] = (uint32_t)place++;
-        if (symbol < palette_length) {
-            piece.step[piece.count++] = steps[symbol];
-        } else {
-            if (symbol != LITERAL || literal_at >= literal_count) return -1;
-            piece.step[piece.count++] = literals[literal_at++] * alpha;
+    while (at < gap_count) {
+        /* one short loop after another: each runs several times as fast as all in one */
+        int filled = 0, others = 0;
+        for (; at < gap_count && filled < PIECE; at++) {
+            place += gaps[at];
+            if (gaps[at] == SKIP) continue;
+            piece.place[filled++] = (uint32_t)place++;
         }
-        if (piece.count == PIECE) {
-            found += add_piece(&piece, weight, changed, old + found, asked, realised, odd);
-            piece.count = 0;
+        if (place > count || symbol_at + filled > symbol_count) return -1;
+        const uint8_t *symbol = symbols + symbol_at;
+        for (int i = 0; i < filled; i++) others |= symbol[i] >= palette_length;
+        for (int i = 0; i < filled; i++) piece.step[i] = steps[symbol[i]];
+        for (int i = 0; others && i < filled; i++) {
+            if (symbol[i] < palette_length) continue;
+            if (symbol[i] != LITERAL || literal_at >= literal_count) return -1;
+            piece.step[i] = literals[literal_at++] * alpha;
         }
+        for (int i = 0; i < filled; i++) piece.before[i] = weight[piece.place[i]];
+        piece.count = filled;
+        found += add_piece(&piece, weight, changed, old + found, asked, realised, odd);
+        symbol_at += filled;
     }
-    found += add_piece(&piece, weight, changed, old + found, asked, realised, odd);
     return symbol_at == symbol_count && literal_at == literal_count ? found : -1;
 }
 
@@ -539,7 +541,8 @@ static PyObject *py_patch(PyObject *self, PyObject *args) {
     Py_buffer gaps, symbols, palette, literals, weight, changed, old;
     double alpha, asked[LANES] = {0}, realised[LANES] = {0};
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*dw*w*w*", &gaps, &symbols, &palette, &literals, &alpha, &weight, &changed, &old))
+    if (!PyArg_ParseTuple(args, "y*y*y*y*dw*w*w*", &gaps, &symbols, &palette, &literals, &alpha, &weight, &changed,
+                          &old))
         return NULL;
     Py_ssize_t count = weight.len / 2;
     if (fits(&weight, count, 2) && fits(&changed, (count + 7) / 8, 1) && fits(&old, symbols.len + 1, 2) &&
@@ -591,7 +594,7 @@ static PyMethodDef methods[] = {
      "encode(values, counts, palette, gaps, symbols, literals) -> how much of palette, gaps, symbols, literals"},
     {"decode", py_decode, METH_VARARGS, "decode(gaps, symbols, palette, literals, wide, out) -> whether they fit"},
     {"patch", py_patch, METH_VARARGS,
-     "patch(gaps, symbols, palette, literals, alpha, weight, changed, old) -> how many, asked, realised, finite; or None"},
+     "patch(gaps, symbols, palette, literals, alpha, weight, changed, old) -> count, asked, realised, finite; or None"},
     {"put_back", py_put_back, METH_VARARGS, "put_back(weight, changed, old) -> how many"},
     {"any_all_ones", py_any_all_ones, METH_VARARGS, "any_all_ones(values, mask, itemsize) -> bool"},
     {NULL, NULL, 0, NULL},
