@@ -1,0 +1,50 @@
+"""What a design can see: the smallest true difference that it would find often enough, so that a null can be read."""
+
+from math import sqrt
+
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from reasonvec.evaluation.statistics.intervals import wilson_interval
+
+
+def detectable_share(n: int, *, discordance: float, significance: float = 0.05, power: float = 0.8) -> float | None:
+    """Smallest true difference, 0..1, that McNemar's test on `n` pairs finds with `power`; None where there is none.
+
+    `discordance` is the share of pairs on which the two arms differ. Solves for d, in d·sqrt(n) =
+    z(1 - significance/2)·sqrt(discordance) + z(power)·sqrt(discordance - d²): Connor 1987, Biometrics 43:207. The
+    difference cannot exceed the discordance; where even that would not be found there is none.
+    """
+    if n < 1 or not 0 <= discordance <= 1:
+        raise ValueError(f"{n} pairs of which a share of {discordance} differs: it takes one or more, and 0 to 1.")
+    test, found = _quantiles(significance, power)
+
+    def excess(difference: float) -> float:
+        spread = sqrt(max(discordance - difference**2, 0.0))
+        return difference * sqrt(n) - test * sqrt(discordance) - found * spread
+
+    if not discordance or excess(discordance) < 0:
+        return None
+    return float(brentq(excess, 0.0, discordance))
+
+
+def detectable_difference(n: int, *, flips: int, significance: float = 0.05, power: float = 0.8) -> float | None:
+    """`detectable_share` for a design of which `flips` of `n` pairs were seen to differ.
+
+    Without any flip the discordance is taken to be as large as it may still be (Wilson's upper end), not 0.
+    """
+    discordance = flips / n if flips else wilson_interval(0, n).high
+    return detectable_share(n, discordance=discordance, significance=significance, power=power)
+
+
+def detectable_mean(n: int, *, variance: float, significance: float = 0.05, power: float = 0.8) -> float:
+    """Smallest true mean that is found with `power`, where `n` independent differences have that `variance`.
+
+    (z(1 - significance/2) + z(power))·sqrt(variance/n): Miller 2024, arXiv:2411.00640, section 5.
+    """
+    test, found = _quantiles(significance, power)
+    return (test + found) * sqrt(variance / n)
+
+
+def _quantiles(significance: float, power: float) -> tuple[float, float]:
+    return float(norm.ppf(1 - significance / 2)), float(norm.ppf(power))
