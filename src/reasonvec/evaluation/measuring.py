@@ -266,8 +266,7 @@ def _sandbox(plans: Any, *, accept_unsandboxed: bool) -> dict[str, Any] | None:
 
 def _contamination(plan: Plan, training: Sequence[Path], data: Path) -> dict[str, Any] | None:
     measured = frozenset(item.problem.id for item in plan.items)
-    source = plan.benchmark.name if plan.benchmark.perturbation is None else plan.task
-    return contamination(training, task=source, measured=measured, data=data)
+    return contamination(training, task=plan.source, measured=measured, data=data)
 
 
 def _context(config: Mapping[str, Any]) -> int | None:

@@ -49,6 +49,8 @@ class Plan:
 
     task: str
     """As the user named it, the variant included."""
+    source: str
+    """The task or file that the problems are from: for gsm8k's dev part gsm8k/train."""
     benchmark: Benchmark
     selection: Selection
     items: tuple[Item, ...]
@@ -115,7 +117,8 @@ def plan_run(
     items = [Item(*each) for each in zip(posed, prompts, counts, strict=True)]
     items.sort(key=lambda item: (-item.tokens, item.problem.id))
     stop = (_FEW_SHOT_STOP,) if examples and style.bare else ()
-    return Plan(task, benchmark, selection, tuple(items), style, sampling, by_log_likelihood, stop)
+    source = name if name.endswith(".jsonl") else benchmark.name
+    return Plan(task, source, benchmark, selection, tuple(items), style, sampling, by_log_likelihood, stop)
 
 
 def check_sampling(sampling: Sampling) -> None:

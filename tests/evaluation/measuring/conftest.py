@@ -15,6 +15,9 @@ def target(tmp_path_factory):
 @pytest.fixture
 def problems(tmp_path):
     file = tmp_path / "mine.jsonl"
-    rows = [{"id": f"mine/{n}", "question": q, "answer": str(g)} for n, (q, g) in enumerate(zip(QUESTIONS, GOLDS))]
+    rows = [
+        {"id": f"mine/{n}", "question": q, "answer": str(g)}
+        for n, (q, g) in enumerate(zip(QUESTIONS, GOLDS, strict=True))
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file

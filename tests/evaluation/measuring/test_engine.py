@@ -101,7 +101,9 @@ def test_every_end_token_of_the_checkpoint_ends_a_completion(tmp_path, engine):
     tokenizer = AutoTokenizer.from_pretrained(other, local_files_only=True)
     row, _ = transformers_greedy(other, PROMPTS[0], 6)
     settings = json.loads((other / "generation_config.json").read_text())
-    (other / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [tokenizer.eos_token_id, row[2]]}))
+    (other / "generation_config.json").write_text(
+        json.dumps(settings | {"eos_token_id": [tokenizer.eos_token_id, row[2]]})
+    )
     again = harness.HarnessEngine(*harness.load(other), batch_size=4, longest=400)
     ended = ask(again, PROMPTS[:1], max_new_tokens=6)[0]
     assert ended.finished
@@ -129,7 +131,8 @@ def test_the_harness_own_loop_writes_the_same_completions(engine, target, tmp_pa
 
     rows = datasets.Dataset.from_list([{"text": prompt, "answer": "9"} for prompt in PROMPTS])
     task = {
-        "task": "ours", "custom_dataset": lambda **_: {"test": rows}, "test_split": "test", "output_type": "generate_until",
+        "task": "ours", "custom_dataset": lambda **_: {"test": rows}, "test_split": "test",
+        "output_type": "generate_until",
         "doc_to_text": "{{text}}", "doc_to_target": "{{answer}}", "target_delimiter": "",
         "generation_kwargs": {"until": [], "max_gen_toks": 12, "do_sample": False},
         "metric_list": [{"metric": "exact_match"}],

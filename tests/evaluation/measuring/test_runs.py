@@ -34,7 +34,15 @@ def test_a_run_cut_off_at_any_byte_goes_on_to_the_same_bytes(target, problems, t
     whole = tmp_path / "whole"
     measure(target, problems, whole, sampling=sampling)
     content = lines(whole)
-    cuts = [0, 1, len(content) // 3, content.index(b"\n"), content.index(b"\n") + 1, len(content) // 2, len(content) - 1]
+    cuts = [
+        0,
+        1,
+        len(content) // 3,
+        content.index(b"\n"),
+        content.index(b"\n") + 1,
+        len(content) // 2,
+        len(content) - 1,
+    ]
     for cut in cuts:
         killed = tmp_path / f"killed-{cut}"
         killed.mkdir()
