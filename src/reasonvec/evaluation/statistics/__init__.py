@@ -1,6 +1,6 @@
 """Intervals, tests and what a design can see: pure functions of numbers, seeded where they draw. Knows of no runs."""
 
-from reasonvec.evaluation.statistics.design import detectable_difference, detectable_share
+from reasonvec.evaluation.statistics.design import detectable_mean, detectable_share
 from reasonvec.evaluation.statistics.families import best_of_optimism, holm, rank_p
 from reasonvec.evaluation.statistics.intervals import (
     Interval,
@@ -24,7 +24,7 @@ __all__ = [
     "best_of_optimism",
     "bootstrap_interval",
     "clustered_interval",
-    "detectable_difference",
+    "detectable_mean",
     "detectable_share",
     "exact_mcnemar",
     "holm",

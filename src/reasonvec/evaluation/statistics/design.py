@@ -5,8 +5,6 @@ from math import sqrt
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from reasonvec.evaluation.statistics.intervals import wilson_interval
-
 
 def detectable_share(n: int, *, discordance: float, significance: float = 0.05, power: float = 0.8) -> float | None:
     """Smallest true difference, 0..1, that McNemar's test on `n` pairs finds with `power`; None where there is none.
@@ -28,19 +26,10 @@ def detectable_share(n: int, *, discordance: float, significance: float = 0.05, 
     return float(brentq(excess, 0.0, discordance))
 
 
-def detectable_difference(n: int, *, flips: int, significance: float = 0.05, power: float = 0.8) -> float | None:
-    """`detectable_share` for a design of which `flips` of `n` pairs were seen to differ.
-
-    Without any flip the discordance is taken to be as large as it may still be (Wilson's upper end), not 0.
-    """
-    discordance = flips / n if flips else wilson_interval(0, n).high
-    return detectable_share(n, discordance=discordance, significance=significance, power=power)
-
-
 def detectable_mean(n: int, *, variance: float, significance: float = 0.05, power: float = 0.8) -> float:
     """Smallest true mean that is found with `power`, where `n` independent differences have that `variance`.
 
-    (z(1 - significance/2) + z(power))·sqrt(variance/n): Miller 2024, arXiv:2411.00640, section 5.
+    (z(1 - significance/2) + z(power))·sqrt(variance/n): Miller 2024, arXiv:2411.00640.
     """
     test, found = _quantiles(significance, power)
     return (test + found) * sqrt(variance / n)

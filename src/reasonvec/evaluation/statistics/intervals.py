@@ -37,7 +37,7 @@ def wilson_interval(correct: float, n: int, *, confidence: float = 0.95) -> Inte
 def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval | None:
     """Interval of the mean of independent `values`: mean ± z·sqrt(s²/n), s² their sample variance.
 
-    Miller 2024, arXiv:2411.00640, section 2 (central limit theorem). None where there is one value alone, or all are
+    Miller 2024, arXiv:2411.00640 (central limit theorem). None where there is one value alone, or all are
     equal: then nothing tells how far the mean could be off.
     """
     array = _numbers(values)
@@ -51,7 +51,7 @@ def clustered_interval(
     """Interval of the mean of `values` of which those of one group go together, such as variants of one problem.
 
     The regression on a constant with cluster-robust errors (Liang and Zeger 1986, Biometrika 73:13; Miller 2024,
-    section 2.2), computed by statsmodels with its correction for few clusters, and normal quantiles. None where there
+    arXiv:2411.00640), computed by statsmodels with its correction for few clusters, and normal quantiles. None where there
     is one group alone, or the groups' sums do not vary.
     """
     array = _numbers(values)

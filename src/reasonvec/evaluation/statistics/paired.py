@@ -9,7 +9,7 @@ from math import sqrt
 
 from scipy.stats import binom, binomtest
 
-from reasonvec.evaluation.statistics.design import detectable_difference
+from reasonvec.evaluation.statistics.design import detectable_share
 from reasonvec.evaluation.statistics.intervals import wilson_interval
 
 
@@ -49,11 +49,12 @@ def mid_p_mcnemar(*, gained: int, lost: int) -> float:
     """McNemar's p with half the probability of what was observed: the exact one errs on the side of no difference.
 
     Fagerland, Lydersen and Laake 2013, BMC Medical Research Methodology 13:91. It may reject a little too often, so
-    it stands beside the exact p and not in its place. As many gained as lost give 1.
+    it stands beside the exact p and not in its place. No flips at all give 1.
     """
-    if gained == lost:
+    if not gained + lost:
         return 1.0
-    return exact_mcnemar(gained=gained, lost=lost) - float(binom.pmf(gained, gained + lost, 0.5))
+    observed = float(binom.pmf(gained, gained + lost, 0.5))
+    return exact_mcnemar(gained=gained, lost=lost) - (observed / 2 if gained == lost else observed)
 
 
 def paired_difference(arm: Sequence[bool], baseline: Sequence[bool], *, confidence: float = 0.95) -> PairedDifference:
@@ -72,7 +73,7 @@ def paired_difference(arm: Sequence[bool], baseline: Sequence[bool], *, confiden
     lost = sum(baseline) - both
     n = len(arm)
     low, high = _newcombe(both=both, gained=gained, lost=lost, n=n, confidence=confidence)
-    detectable = detectable_difference(n, flips=gained + lost)
+    detectable = detectable_share(n, discordance=(gained + lost) / n)
     return PairedDifference(
         n=n,
         gained=gained,

@@ -53,11 +53,11 @@ def sign_flip_p(
 
     With `groups` the differences of a group change sign together. Fisher's randomisation test for pairs (The Design of
     Experiments, 1935, section 21), computed by scipy: over all signs where there are no more of them than `resamples`,
-    else over a seeded sample. Differences that are all 0 give 1.
+    else over a seeded sample. One difference alone gives 1, and so do those that are all 0.
     """
     sums, _ = _grouped(differences, groups)
     sums = sums[sums != 0]  # a zero has no sign
-    if not len(sums):
+    if len(sums) < 2:
         return 1.0
     # whole multiples compare exactly, where sums of floats in another order would miss a tie
     whole = np.round(sums * 2**20)
