@@ -36,8 +36,10 @@ def open_engine(arm: Arm, *, longest: int, batch_size: int | None, seed: int, sc
             path = str(Path(folder) / "enhanced")
             apply(vectors=[(arm.vector.location, arm.alpha)], target=arm.checkpoint.location, out=path)
         with hushed():
-            model = _Recording(pretrained=path, max_model_len=longest, seed=seed, batch_size="auto")
-        yield VllmEngine(model, batch_size=batch_size or BATCH)
+            size = batch_size or BATCH
+            # one token more than is asked for: log-likelihoods need room to generate one
+            model = _Recording(pretrained=path, max_model_len=longest + 1, seed=seed, batch_size=size)
+        yield VllmEngine(model, batch_size=size)
 
 
 class VllmEngine:
@@ -107,7 +109,12 @@ class _Recording(VLLM):  # type: ignore[misc]
 
 
 def _settings(prompt: str, sampling: Sampling, sample: int, stop: Sequence[str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {"until": list(stop), "max_gen_toks": sampling.max_new_tokens, "do_sample": False}
+    settings: dict[str, Any] = {
+        "until": list(stop),
+        "max_gen_toks": sampling.max_new_tokens,
+        "do_sample": False,
+        "skip_special_tokens": True,
+    }
     if sampling.temperature:
         key = f"{sampling.seed}/{sample}/{prompt}".encode(errors="surrogatepass")
         seed = int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big") >> 1
