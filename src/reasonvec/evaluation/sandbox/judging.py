@@ -28,7 +28,7 @@ def judge(program: str, *, entry_point: str, prompt: str, test: str, timeout_s: 
     here = host()
     if not here.confines and not accept_unsandboxed:
         raise SandboxError(
-            f"Model-written code was not run. seccomp: {here.seccomp}; Landlock: {here.landlock}. Without both it could "
+            f"Model-written code was not run. seccomp: {here.seccomp}; Landlock: {here.landlock}. Without both it can "
             f"reach this machine's files, processes or network. Provide them, or use a virtual machine that may be "
             f"lost and accept it."
         )
