@@ -16,9 +16,8 @@ def table(*columns: str, title: str | None = None) -> Table:
     """A table whose first column is text and whose others are numbers."""
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=title,
+        title=None if title is None else Text(title, style="bold"),  # a str would be read as markup
         title_justify="left",
-        title_style="bold",
         pad_edge=False,
         collapse_padding=True,
     )

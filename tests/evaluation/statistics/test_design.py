@@ -1,6 +1,6 @@
 """What a design can see, against a published example, a table computed apart from this code, and exact power."""
 
-from math import isclose
+from math import isclose, sqrt
 
 import pytest
 from scipy.stats import binom
@@ -56,7 +56,7 @@ def test_the_exact_test_finds_it_in_about_eight_of_ten_studies(n: int, discordan
 
 def test_millers_example() -> None:
     # 3 points, variance of the differences 1/9: 969 problems; arXiv:2411.00640
-    assert isclose(detectable_mean(969, variance=1 / 9), 0.03, abs_tol=5e-7)
+    assert isclose(detectable_mean(sqrt(1 / 9 / 969)), 0.03, abs_tol=5e-7)
 
 
 @pytest.mark.parametrize(("n", "discordance"), [(0, 0.1), (10, -0.1), (10, 1.1)])

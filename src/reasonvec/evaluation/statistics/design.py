@@ -26,13 +26,14 @@ def detectable_share(n: int, *, discordance: float, significance: float = 0.05, 
     return float(brentq(excess, 0.0, discordance))
 
 
-def detectable_mean(n: int, *, variance: float, significance: float = 0.05, power: float = 0.8) -> float:
-    """Smallest true mean that is found with `power`, where `n` independent differences have that `variance`.
+def detectable_mean(error: float, *, significance: float = 0.05, power: float = 0.8) -> float:
+    """Smallest true mean that is found with `power`, where its standard error is `error`.
 
-    (z(1 - significance/2) + z(power))·sqrt(variance/n): Miller 2024, arXiv:2411.00640.
+    (z(1 - significance/2) + z(power))·error; with the error sqrt(variance/n) of n differences it is Miller's formula,
+    arXiv:2411.00640.
     """
     test, found = _quantiles(significance, power)
-    return (test + found) * sqrt(variance / n)
+    return (test + found) * error
 
 
 def _quantiles(significance: float, power: float) -> tuple[float, float]:

@@ -50,8 +50,8 @@ def clustered_interval(
 ) -> Interval | None:
     """Interval of the mean of `values` of which those of one group go together, such as variants of one problem.
 
-    The regression on a constant with cluster-robust errors (Liang and Zeger 1986, Biometrika 73:13; Miller 2024,
-    arXiv:2411.00640), computed by statsmodels with its correction for few clusters, and normal quantiles. None where there
+    The regression on a constant with cluster-robust errors (Liang and Zeger 1986, Biometrika 73:13; for evaluations
+    Miller, arXiv:2411.00640), computed by statsmodels with its correction for few clusters. None where there
     is one group alone, or the groups' sums do not vary.
     """
     array = _numbers(values)
