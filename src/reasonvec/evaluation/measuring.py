@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,20 +112,18 @@ def evaluate(
                 "contamination": records[path],
                 "sandbox": sandbox if _has_programs(plan) else None,
             }
-            evaluations.append(_measure(path, plan, configuration, loaded, resume=resume, progress=progress))
+            with open_run(path, configuration, resume=resume) as recorder:
+                _answer(plan, loaded, recorder, accept_unsandboxed=accept_unsandboxed, progress=progress)
+                evaluations.append(_finished(plan, recorder, configuration["contamination"]))
     return evaluations
 
 
-def _measure(
-    path: Path, plan: Plan, configuration: Mapping[str, Any], engine: Engine, *, resume: bool, progress: Progress | None
-) -> Evaluation:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open_run(path, configuration, resume=resume) as recorder:
-        _answer(plan, engine, recorder, progress)
-        run = load_run(path)
-        summary = summarise(run)
-        recorder.finish(summary.to_json())
-    warnings = warnings_of(configuration["contamination"], task=plan.task, problems=summary.problems)
+def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None) -> Evaluation:
+    """Count the run and write the summary. Raises RunError where the model answered nothing at all."""
+    path = recorder.path
+    summary = summarise(load_run(path))
+    recorder.finish(summary.to_json())
+    warnings = warnings_of(overlap, task=plan.task, problems=summary.problems)
     if summary.empty == summary.completions:
         raise RunError(
             f"every one of the {summary.completions} completions of {plan.task} is empty: the model ended at once. "
@@ -138,7 +137,9 @@ def _measure(
     return Evaluation(path, plan.task, summary, warnings)
 
 
-def _answer(plan: Plan, engine: Engine, recorder: Recorder, progress: Progress | None) -> None:
+def _answer(
+    plan: Plan, engine: Engine, recorder: Recorder, *, accept_unsandboxed: bool, progress: Progress | None
+) -> None:
     """Answer what is not yet recorded, batch by batch; batches are the same whether or not the run was killed, since
     in floating point a completion may depend on its neighbours."""
     done = {(outcome.id, outcome.sample) for outcome in recorder.done}
@@ -148,13 +149,15 @@ def _answer(plan: Plan, engine: Engine, recorder: Recorder, progress: Progress |
         for sample in range(plan.sampling.samples):
             missing = [item for item in batch if (item.problem.id, sample) not in done]
             if missing:
-                outcomes = _outcomes(plan, batch, engine, sample)
+                outcomes = _outcomes(plan, batch, engine, sample, accept_unsandboxed=accept_unsandboxed)
                 recorder.append(outcome for outcome in outcomes if (outcome.id, sample) not in done)
         if progress:
             progress(plan.task, min(first + size, len(plan.items)), len(plan.items))
 
 
-def _outcomes(plan: Plan, batch: Sequence[Item], engine: Engine, sample: int) -> list[Outcome]:
+def _outcomes(
+    plan: Plan, batch: Sequence[Item], engine: Engine, sample: int, *, accept_unsandboxed: bool
+) -> list[Outcome]:
     if plan.by_log_likelihood:
         pairs = [(item.prompt, f" {option}") for item in batch for option in item.problem.details["options"]]
         values = iter(engine.log_likelihoods(pairs))
@@ -163,16 +166,16 @@ def _outcomes(plan: Plan, batch: Sequence[Item], engine: Engine, sample: int) ->
         [item.prompt for item in batch], sampling=plan.sampling, sample=sample, stop=plan.stop, chat=plan.chat
     )
     with ThreadPoolExecutor(_GRADERS if _has_programs(plan) else 1) as pool:
-        return list(pool.map(lambda pair: _graded(*pair, sample), zip(batch, written, strict=True)))
+        return list(pool.map(_graded, batch, written, repeat(sample), repeat(accept_unsandboxed)))
 
 
-def _graded(item: Item, written: Generated, sample: int) -> Outcome:
+def _graded(item: Item, written: Generated, sample: int, accept_unsandboxed: bool) -> Outcome:
     outcome = Outcome(
         item.problem.id, item.problem.task, sample, item.prompt_sha256, False, written.text, written.tokens,
         written.finished,
     )  # fmt: skip
     if item.problem.kind == "program":
-        tried = grade_program(item.problem, written.text)
+        tried = grade_program(item.problem, written.text, accept_unsandboxed=accept_unsandboxed)
         return replace(outcome, correct=tried.correct, extracted=tried.program, how=tried.reason)
     found = grade(item.problem, written.text)
     return replace(
