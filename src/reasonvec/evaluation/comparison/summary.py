@@ -66,7 +66,7 @@ class RunSummary:
     flexible: Score | None
     """Accuracy by the harness's flexible-extract; None where it has none for the benchmark."""
     normalised: Score | None
-    """Accuracy by log-likelihood per byte of an option, the harness's acc_norm; None where options were not compared."""
+    """Accuracy by log-likelihood per byte, the harness's acc_norm; None where options were not compared."""
     answered: float
     """Share of completions in which an answer was found."""
     cut_off: float | None
