@@ -26,6 +26,7 @@ from reasonvec.evaluation.runs import Outcome, Recorder, load_run, open_run
 from reasonvec.evaluation.runs.record import CONFIGURATION, read_configuration
 from reasonvec.evaluation.sandbox import require, self_test
 from reasonvec.evaluation.selection import Part
+from reasonvec.weights.live import Attachment, attached
 
 EngineName = Literal["transformers", "vllm"]
 Progress = Callable[[str, int, int], None]
@@ -103,7 +104,10 @@ def evaluate(
     batch_size = batch_size or _begun_with(runs.values())
     longest = max(plan.longest for plan in plans.values()) + 1  # a token that begins every text, with some tokenizers
     evaluations = []
-    with _engine(engine, arm, batch_size=batch_size, longest=longest, seed=sampling.seed, scratch=Path(out)) as loaded:
+    with _opened(engine, arm, batch_size=batch_size, longest=longest, seed=sampling.seed, scratch=Path(out)) as opened:
+        loaded, attachment = opened
+        notes = attachment.warnings if attachment else arm.warnings
+        described["realised_alpha"] = attachment.realised_alpha if attachment else None
         for path, plan in plans.items():
             configuration = {
                 **plan.configuration(),
@@ -114,16 +118,16 @@ def evaluate(
             }
             with open_run(path, configuration, resume=resume) as recorder:
                 _answer(plan, loaded, recorder, accept_unsandboxed=accept_unsandboxed, progress=progress)
-                evaluations.append(_finished(plan, recorder, configuration["contamination"]))
+                evaluations.append(_finished(plan, recorder, configuration["contamination"], notes))
     return evaluations
 
 
-def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None) -> Evaluation:
+def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None, notes: tuple[str, ...]) -> Evaluation:
     """Count the run and write the summary. Raises RunError where the model answered nothing at all."""
     path = recorder.path
     summary = summarise(load_run(path))
     recorder.finish(summary.to_json())
-    warnings = warnings_of(overlap, task=plan.task, problems=summary.problems)
+    warnings = notes + warnings_of(overlap, task=plan.task, problems=summary.problems)
     if summary.empty == summary.completions:
         raise RunError(
             f"every one of the {summary.completions} completions of {plan.task} is empty: the model ended at once. "
@@ -198,25 +202,23 @@ def _compared(item: Item, logliks: list[float]) -> Outcome:
 
 
 @contextlib.contextmanager
-def _engine(
+def _opened(
     name: EngineName, arm: Arm, *, batch_size: int | None, longest: int, seed: int, scratch: Path
-) -> Iterator[Engine]:
+) -> Iterator[tuple[Engine, Attachment | None]]:
     """The arm, loaded; its vector is attached in memory, and for vLLM, which reads paths alone, written beside the runs
     for as long as they last."""
     if name == "vllm":
         from reasonvec.evaluation.engines.vllm import open_engine  # which cannot be imported without vLLM
 
         with open_engine(arm, longest=longest, batch_size=batch_size, seed=seed, scratch=scratch) as engine:
-            yield engine
+            yield engine, None
         return
     model, tokenizer = harness.load(arm.checkpoint.path)
     if arm.vector is None:
-        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest)
+        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest), None
         return
-    from reasonvec.weights.live import attached
-
-    with attached(model, arm.vector, alpha=arm.alpha or 0.0):
-        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest)
+    with attached(model, arm.vector, alpha=arm.alpha or 0.0) as attachment:
+        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest), attachment
 
 
 def _check_engine(name: EngineName) -> None:
