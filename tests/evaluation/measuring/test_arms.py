@@ -11,7 +11,7 @@ from reasonvec.cli import main
 from reasonvec.evaluation import measuring
 from reasonvec.evaluation.engines.interface import Generated, Sampling
 from reasonvec.evaluation.runs import load_run
-from reasonvec.weights import apply, extract, write_random
+from reasonvec.weights import apply, extract
 from tests.evaluation.measuring.models import Scripted, checkpoint
 
 SHORT = Sampling(max_new_tokens=6)
@@ -48,7 +48,9 @@ def test_an_attached_vector_answers_as_the_enhanced_checkpoint_does(target, vect
 
 
 def test_a_control_is_known_as_one(target, vector, problems, tmp_path):
-    write_random(vector=vector, out=tmp_path / "random", seed=3)
+    made = CliRunner().invoke(main, ["control", str(vector), "--kind", "random", "--seed", "3", "--out",
+                                     str(tmp_path / "random")])  # fmt: skip
+    assert made.output.startswith(f"{tmp_path / 'random'}\nNext: reasonvec evaluate TARGET --vector")
     common = ["--task", problems, "--split", "all", "--max-new-tokens", 4]
     assert command(target, "--vector", tmp_path / "random", *common, "--out", tmp_path / "run").exit_code == 0
     assert load_run(tmp_path / "run").configuration["arm"]["control"] == "random"
@@ -84,8 +86,9 @@ PROGRAMS = (
 def programs(tmp_path):
     file = tmp_path / "programs.jsonl"
     rows = [
-        {"id": f"p/{name}", "question": f'def {name}({argument}):\n    """{does}"""\n', "answer": f"    return {value}\n",
-         "kind": "program", "details": {"entry_point": name, "test": f"def check(candidate):\n    {test}\n"}}
+        {"id": f"p/{name}", "question": f'def {name}({argument}):\n    """{does}"""\n',
+         "answer": f"    return {value}\n", "kind": "program",
+         "details": {"entry_point": name, "test": f"def check(candidate):\n    {test}\n"}}
         for name, argument, does, value, test in PROGRAMS
     ]  # fmt: skip
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
