@@ -211,7 +211,7 @@ def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
 @main.command()
 @click.argument("vector", metavar="VECTOR")
 @click.option("--kind", required=True, type=click.Choice(["random", "permuted"]),
-              help="Gaussian noise of the same norm in every tensor, or the same entries in another order.")  # fmt: skip
+              help="Noise of the same norm in every tensor, or the same entries in another order.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="One control for each seed.")
 @click.option("--out", required=True, metavar="DIR", help="The new directory to write.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
