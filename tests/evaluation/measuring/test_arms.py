@@ -135,7 +135,7 @@ def test_stdout_is_one_document_and_stderr_the_rest(target, problems, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "reasonvec", "evaluate", target, "--task", problems, "--split", "all", "--json",
          "--max-new-tokens", "4", "--out", tmp_path / "run"],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, cwd=tmp_path,  # where git would say so, were it asked
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (document,) = json.loads(done.stdout)
