@@ -44,11 +44,14 @@ def confined(host: Host, *, role: str, ends: Sequence[FileIO], timeout_s: float,
     with os.fdopen(os.memfd_create("settings"), "w+b") as file:  # a pipe could fill up while nobody reads it
         file.write(json.dumps(document).encode())
         file.seek(0)
-        process = subprocess.Popen(  # noqa: S603 (our own interpreter and program)
-            [host.python, *_FLAGS, "-c", _START.format(search=list(host.search))], stdin=file,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=kept, env=_ENVIRONMENT, cwd="/",
-            start_new_session=True,
-        )  # fmt: skip
+        try:
+            process = subprocess.Popen(  # noqa: S603 (our own interpreter and program)
+                [host.python, *_FLAGS, "-c", _START.format(search=list(host.search))], stdin=file,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=kept, env=_ENVIRONMENT, cwd="/",
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise SandboxError(not_run(f"{host.python}: {error.strerror}")) from None
     try:
         for end in ends:
             end.close()  # or nobody would hear that the process has ended
