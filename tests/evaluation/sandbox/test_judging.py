@@ -3,6 +3,7 @@
 import ast
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -240,3 +241,17 @@ def test_all_canonical_solutions_of_humaneval_pass(holding):
     for problem, grade in zip(problems, alone, strict=True):
         assert ast.dump(ast.parse(grade.program)) == ast.dump(ast.parse(problem.question + problem.gold))
     assert not any(grade.correct for grade in empty), "none of the first 40 wants None"
+
+
+def test_a_grader_with_thousands_of_open_files_grades_as_well(holding):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("this host permits fewer than 2048 open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert run(HONEST) == "passed"
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

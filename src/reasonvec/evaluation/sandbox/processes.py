@@ -4,7 +4,6 @@ interpreter is always executed, never a fork of the caller gone on with."""
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 from reasonvec.errors import SandboxError
 from reasonvec.evaluation.sandbox.host import Host
-from reasonvec.evaluation.sandbox.wire import CONFINED
+from reasonvec.evaluation.sandbox.wire import CONFINED, readable
 
 MAX_REPORT = 1 << 14
 """Bytes that a checker or a probe may write."""
@@ -69,7 +68,7 @@ def report_of(end: FileIO, deadline: float) -> bytes | None:
     """
     text = b""
     while text.count(b"\n") < 2:
-        if not select.select([end], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not readable(end.fileno(), deadline - time.monotonic()):
             return None
         block = end.read(MAX_REPORT) or b""
         text += block
