@@ -4,6 +4,7 @@ ReasonvecError                     exit 1
 ├── CheckpointError                a checkpoint, index, header or tensor that cannot be trusted or read
 ├── VectorError                    a vector of another format version, damaged, or not a vector
 ├── BenchmarkError                 a benchmark's file, or training data, is missing, damaged or another one
+├── RunError                       an evaluation's run that is damaged, unfinished or of another configuration
 ├── OutputError                    the output exists, cannot be written, or does not fit on the disk
 ├── SandboxError                   model-written code would run where it could do harm
 ├── ClusterError                  a Ray cluster that cannot be reached, or a node that sees other files or failed
@@ -30,6 +31,10 @@ class VectorError(ReasonvecError):
 
 class BenchmarkError(ReasonvecError):
     """A file of problems, or of training data, is missing, damaged, or not the one that its name is pinned to."""
+
+
+class RunError(ReasonvecError):
+    """A run is missing, damaged, unfinished, or was begun with another configuration; or runs cannot be compared."""
 
 
 class OutputError(ReasonvecError):

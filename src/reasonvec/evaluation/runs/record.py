@@ -1,0 +1,212 @@
+"""A run on disk: run.json first, outcomes appended and flushed in batches, summary.json last. Reads runs, too.
+
+Killed at any instant, a run keeps every outcome that was flushed, and a line that was torn is cut off when it goes on.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from reasonvec.errors import OutputError, RunError
+from reasonvec.evaluation.runs.outcome import Outcome, read_line
+from reasonvec.evaluation.whole_file import write_whole
+
+FORMAT = "reasonvec run"
+FORMAT_VERSION = 1
+CONFIGURATION = "run.json"
+OUTCOMES = "outcomes.jsonl"
+SUMMARY = "summary.json"
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm on one benchmark with one sampling configuration."""
+
+    path: Path
+    configuration: Mapping[str, Any]
+    """What run.json holds: arm, benchmark, prompt, sampling, engine; docs/evaluation.md lists it."""
+    outcomes: tuple[Outcome, ...]
+    """In the order of the problems; of each problem all samples, one after the other."""
+    complete: bool
+    """Whether every problem was answered and the summary written."""
+
+    @property
+    def name(self) -> str:
+        """How the run is called in tables: the name of its directory."""
+        return self.path.resolve().name
+
+    @property
+    def benchmark(self) -> Mapping[str, Any]:
+        """`task`, `problems`, `problems_sha256` and the files they came from."""
+        found: Mapping[str, Any] = self.configuration["benchmark"]
+        return found
+
+    @cached_property
+    def by_id(self) -> Mapping[str, tuple[Outcome, ...]]:
+        """Problem's id -> its outcomes, by sample."""
+        found: dict[str, tuple[Outcome, ...]] = {}
+        for outcome in self.outcomes:
+            found[outcome.id] = (*found.get(outcome.id, ()), outcome)
+        return found
+
+
+class Recorder:
+    """An unfinished run that outcomes are appended to. Close it, or use it in a `with` statement."""
+
+    def __init__(self, path: Path, done: tuple[Outcome, ...]) -> None:
+        self.path = path
+        self.done = done
+        """What an earlier, killed run had recorded."""
+        self._file = (path / OUTCOMES).open("ab")
+
+    def append(self, outcomes: Iterable[Outcome]) -> None:
+        """Write a batch; when this returns it is on the disk."""
+        content = "".join(f"{outcome.to_line()}\n" for outcome in outcomes).encode()
+        try:
+            self._file.write(content)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"{self.path / OUTCOMES} cannot be written: {error.strerror or error}. The outcomes before this batch "
+                f"are kept; make room and go on with --resume."
+            ) from None
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary: its presence means that the run is whole."""
+        self._file.close()
+        write_whole(self.path / SUMMARY, _document(summary), force=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_run(path: Path, configuration: Mapping[str, Any], *, resume: bool) -> Recorder:
+    """Begin a run at `path`, or go on with one whose configuration is the same.
+
+    Raises OutputError where something stands at `path` and `resume` was not given; RunError where the configuration
+    differs, naming each difference, or recorded outcomes cannot be read.
+    """
+    stands = path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if stands and not resume:
+        raise OutputError(
+            f"{path} exists already. Nothing that was measured is overwritten: go on with that run by --resume, or "
+            f"name another directory."
+        )
+    if not stands:
+        _begin(path, configuration)
+        return Recorder(path, ())
+    before = read_configuration(path)
+    if changes := list(_changes(before, _plain(configuration))):
+        more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+        raise RunError(
+            f"{path} was begun with another configuration: {'; '.join(changes[:_SHOWN])}{more}. Outcomes of two "
+            f"configurations must not be mixed in one run: go on with the one it was begun with, or name another "
+            f"directory. What is recorded was left as it is."
+        )
+    done, end = _read_outcomes(path)
+    if (path / OUTCOMES).exists():
+        os.truncate(path / OUTCOMES, end)  # a line that a kill tore
+    return Recorder(path, done)
+
+
+def load_run(path: Path) -> Run:
+    """Read a run, whole or not. Raises RunError for what is no run or cannot be read."""
+    configuration = read_configuration(path)
+    outcomes, _ = _read_outcomes(path)
+    order = {id: place for place, id in enumerate(dict.fromkeys(outcome.id for outcome in outcomes))}
+    outcomes = tuple(sorted(outcomes, key=lambda outcome: (order[outcome.id], outcome.sample)))
+    return Run(path, configuration, outcomes, (path / SUMMARY).exists())
+
+
+def find_runs(path: Path) -> list[Path]:
+    """`path` if it is a run, else the runs in it, at any depth, sorted. Raises RunError where there is none."""
+    if (path / CONFIGURATION).is_file():
+        return [path]
+    found = sorted(file.parent for file in path.rglob(CONFIGURATION)) if path.is_dir() else []
+    if not found:
+        what = "holds no run" if path.is_dir() else "does not exist"
+        raise RunError(f"{path} {what}. A run is a directory with {CONFIGURATION}, as `reasonvec evaluate` writes it.")
+    return found
+
+
+def _begin(path: Path, configuration: Mapping[str, Any]) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)  # an empty one may be left of a run killed in its first moment
+    except OSError as error:
+        raise OutputError(f"{path} cannot be made: {error.strerror or error}.") from None
+    write_whole(path / CONFIGURATION, _document(configuration), force=False)
+
+
+def _document(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def _plain(configuration: Mapping[str, Any]) -> Any:
+    """As it comes back from JSON: tuples are lists."""
+    return json.loads(_document(configuration))
+
+
+def read_configuration(path: Path) -> Mapping[str, Any]:
+    file = path / CONFIGURATION
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        raise RunError(f"{path} is no run: {CONFIGURATION} cannot be read ({reason}).") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise RunError(f"{file} is not the configuration of a run: its `format` is not {FORMAT!r}.")
+    if found.get("format_version") != FORMAT_VERSION:
+        raise RunError(
+            f"{file} has format version {found.get('format_version')!r}; this version of reasonvec reads "
+            f"{FORMAT_VERSION}. Measure again, or use the version that wrote it: {found.get('reasonvec')}."
+        )
+    for name in ("arm", "benchmark", "prompt", "sampling", "engine"):
+        if not isinstance(found.get(name), dict):
+            raise RunError(f"{file} is damaged: `{name}` is missing or no object. Measure again.")
+    return found
+
+
+def _read_outcomes(path: Path) -> tuple[tuple[Outcome, ...], int]:
+    """The recorded outcomes, and where the last whole line ends in bytes."""
+    file = path / OUTCOMES
+    if not file.exists():
+        return (), 0
+    content = file.read_bytes()
+    end = content.rfind(b"\n") + 1
+    outcomes: dict[tuple[str, int], Outcome] = {}
+    for number, line in enumerate(content[:end].split(b"\n")[:-1], 1):
+        try:
+            outcome = read_line(line.decode())
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{file}, line {number}, is no outcome: {error}. The file was changed by hand or the disk "
+                           f"failed; restore it, or measure again elsewhere.") from None  # fmt: skip
+        if outcomes.setdefault((outcome.id, outcome.sample), outcome) is not outcome:
+            raise RunError(f"{file}, line {number}, answers {outcome.id} (sample {outcome.sample}) a second time. Two "
+                           f"processes may have written to this run; measure again elsewhere.")  # fmt: skip
+    return tuple(outcomes.values()), end
+
+
+def _changes(before: Any, now: Any, where: str = "") -> Iterator[str]:
+    """`sampling.seed is 1, was 0` for every value that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted({*before, *now}):
+            yield from _changes(before.get(name), now.get(name), f"{where}.{name}" if where else name)
+    elif before != now:
+        yield f"{where} is {_short(now)}, was {_short(before)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."
