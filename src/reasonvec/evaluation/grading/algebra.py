@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -43,7 +44,7 @@ class _Algebra:
             self._worker = worker
             assert worker.stdin and worker.stdout
             try:
-                worker.stdin.write(json.dumps({"text": text, "gold": gold}) + "\n")
+                worker.stdin.write(json.dumps({"text": _cleaned(text), "gold": _cleaned(gold)}) + "\n")
                 worker.stdin.flush()
                 answer = worker.stdout.readline()
             except BrokenPipeError:
@@ -79,6 +80,12 @@ def _start() -> subprocess.Popen[str]:
             "to see why, or: pip install --force-reinstall 'reasonvec[eval]'"
         )
     return worker
+
+
+def _cleaned(text: str) -> str:
+    """Without dollar signs, the full stop, and what the parser trips over: a space before %, a point without digits."""
+    text = text.replace("\\$", "").replace("$", "").strip().removesuffix(".")
+    return re.sub(r"(?<=\d)\.(?!\d)", "", re.sub(r"\s+(?=\\?%)", "", text))
 
 
 def _end(worker: subprocess.Popen[str]) -> None:

@@ -15,12 +15,14 @@ CLOSED = (("yes", "no"), ("true", "false"), ("valid", "invalid"))
 
 _LETTERS = re.compile(r"\(\s*([A-Za-z])\s*\)|(?<![\w'’])([A-Z])(?=\s*(?:[.,:;)\]*!]|$|\b(?:or|and|because|since)\b))")
 _ANY_LETTER = re.compile(r"\(\s*([A-Z])\s*\)")
+_LEADING = re.compile(r"[*\s]*(?:\(([A-Z])\)\**(?:[.:]\s|\n)|([A-Z])\**[.:)]\s)")
+_SENTENCE_END = re.compile(r"[.!?](?=\s)")
 _OPTION = re.compile(r"^\s*\(([A-Z])\)\s*(.+?)\s*$", re.MULTILINE)
 _BRACKETS = re.compile(r"[][(){}<>]")
 _TOKEN = re.compile(r"\w+(?:[.:/'’-]\w+)*|[][(){}<>]|-\(?\d")
 _ARTICLES = frozenset({"the", "a", "an"})
 _SENTENCE = re.compile(r"[.!?;]\s+|\n|,?\s+(?:because|since|who|which)\b|\s\(")
-_NEGATION = re.compile(r"\b(?:not|n't|never|neither)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
+_NEGATION = re.compile(r"(?:\bnot|n['’]t|\bnever|\bneither)\s+(?:\w+\s+){0,2}\W?$", re.IGNORECASE)
 _LONGEST_LINE = 30
 
 
@@ -38,13 +40,16 @@ def find_letter(reply: str, options: Mapping[str, str]) -> Found | None:
         chosen = _by_text(clause, options)
         if chosen:
             return chosen, mark.how
-    if len(reply.split()) <= _LONGEST_LINE:
+    leading = _LEADING.match(reply)
+    if leading:
+        return leading[1] or leading[2], "first letter"
+    if len(reply.split()) <= _LONGEST_LINE and not _SENTENCE_END.search(reply):
         plain = plain_text(reply)
         letters = _letters(plain) or _by_text(plain, options)
         if letters:
             return letters, "whole reply"
-    found = _ANY_LETTER.findall(reply)
-    return (found[-1], "last letter") if found else None
+    letters = [found[1] for found in _ANY_LETTER.finditer(reply) if not _negated(reply, found.start())]
+    return (letters[-1], "last letter") if letters else None
 
 
 def listed_options(question: str) -> dict[str, str]:
@@ -112,12 +117,20 @@ def _stem(word: str) -> str:
 
 
 def _letters(clause: str) -> str | None:
-    end = re.search(r"[.!?](?=\s)", clause)
-    found = _LETTERS.finditer(clause[: end.start()] if end else clause)
-    letters = [(match[1] or match[2]).upper() for match in found if not _NEGATION.search(clause[: match.start()][-40:])]
-    if not letters and re.fullmatch(r"\W*([a-zA-Z])\W*", clause):
-        letters = [clause.strip(" ().:*").upper()]
+    end = _SENTENCE_END.search(clause)
+    letters: list[str] = [
+        (found[1] or found[2]).upper()
+        for found in _LETTERS.finditer(clause[: end.start()] if end else clause)
+        if not _negated(clause, found.start())
+    ]
+    alone = re.fullmatch(r"\W*([a-zA-Z])\W*", clause)
+    if not letters and alone:
+        return str(alone[1]).upper()
     return ", ".join(dict.fromkeys(letters)) or None
+
+
+def _negated(text: str, place: int) -> bool:
+    return _NEGATION.search(text, max(0, place - 40), place) is not None
 
 
 def _by_text(clause: str, options: Mapping[str, str]) -> str | None:
