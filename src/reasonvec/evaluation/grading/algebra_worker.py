@@ -6,6 +6,7 @@ system, and is started anew once it is killed. After the imports nothing may be 
 
 import json
 import logging
+import os
 import re
 import resource
 import sys
@@ -16,7 +17,7 @@ import sympy  # type: ignore[import-untyped]
 import sympy.parsing.sympy_parser  # type: ignore[import-untyped]
 from math_verify import LatexExtractionConfig
 
-CPU_SECONDS = 5
+CPU_SECONDS = 3
 """Of computing time for one comparison, whatever else the machine does. The system counts whole seconds."""
 MEMORY = 2 << 30
 """Bytes of address space."""
@@ -38,7 +39,12 @@ _FIRST = (
 _LATEX = [LatexExtractionConfig(boxed_match_priority=0)]
 _MONOMIALS = re.compile(r"def monomial_[a-z]+\((?:A|B|k|, )+\):\n    ")
 _NUMERAL = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
-_FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.Popen", "socket.", "ctypes.")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_FORBIDDEN = (
+    "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.remove", "os.rename", "os.rmdir", "os.mkdir",
+    "os.link", "os.symlink", "os.chmod", "os.chown", "os.truncate", "shutil.", "subprocess.", "socket.", "ctypes.",
+)  # fmt: skip
+"""Beginnings of the names of Python's audit events."""
 
 
 def same(text: str, gold: str) -> bool:
@@ -80,17 +86,15 @@ def _numeral(text: str, **_options: Any) -> sympy.Expr:
 
 def _guard(event: str, arguments: tuple[Any, ...]) -> None:
     compiled = event == "compile" and str(arguments[1]).startswith("<") and not _is_of_sympy(arguments[0])
-    written = event == "open" and isinstance(arguments[1], str) and any(letter in arguments[1] for letter in "wax+")
+    written = event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & _WRITING)
     if compiled or written or event.startswith(_FORBIDDEN):
         raise PermissionError(f"{event} is not for comparing expressions.")
 
 
 def _is_of_sympy(source: Any) -> bool:
     """Its multiplication of monomials of n variables, written by itself from the number n."""
-    return (
-        isinstance(source, bytes | str)
-        and _MONOMIALS.match(source if isinstance(source, str) else source.decode()) is not None
-    )
+    text = source.decode() if isinstance(source, bytes) else source
+    return isinstance(text, str) and _MONOMIALS.match(text) is not None
 
 
 def _limit_time() -> None:
@@ -100,7 +104,7 @@ def _limit_time() -> None:
 
 
 def main() -> None:
-    """Answer requests until the input ends: {"text", "gold"} -> {"same": true, false, or null if it was too much}."""
+    """Answer requests until the input ends: {"text", "gold"} -> {"same"}. At its limit the process ends."""
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -113,11 +117,8 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         _limit_time()
-        answer: bool | None
         try:
             answer = same(request["text"], request["gold"])
-        except (MemoryError, RecursionError):
-            answer = None
         except Exception:  # noqa: BLE001 - whatever a library trips over, the text is not shown to be the answer
             answer = False
         sys.stdout.write(json.dumps({"same": answer}) + "\n")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from reasonvec.evaluation.grading.latex import plain_text
-from reasonvec.evaluation.grading.marks import explicit_marks
+from reasonvec.evaluation.grading.marks import LISTED, explicit_marks
 from reasonvec.evaluation.grading.reply import plain_characters
 
 Found = tuple[str, str]
@@ -48,8 +48,10 @@ def find_letter(reply: str, options: Mapping[str, str]) -> Found | None:
         letters = _letters(plain) or _by_text(plain, options)
         if letters:
             return letters, "whole reply"
-    letters = [found[1] for found in _ANY_LETTER.finditer(reply) if not _negated(reply, found.start())]
-    return (letters[-1], "last letter") if letters else None
+    anywhere = [found for found in _ANY_LETTER.finditer(reply) if not _negated(reply, found.start())]
+    if len(anywhere) > 1 and LISTED.fullmatch(reply, anywhere[-2].end(), anywhere[-1].start()):
+        return ", ".join(dict.fromkeys(found[1] for found in anywhere[-2:])), "last letter"
+    return (anywhere[-1][1], "last letter") if anywhere else None
 
 
 def listed_options(question: str) -> dict[str, str]:
@@ -134,15 +136,15 @@ def _negated(text: str, place: int) -> bool:
 
 
 def _by_text(clause: str, options: Mapping[str, str]) -> str | None:
-    chosen = [letter for letter, text in options.items() if same_words(_cut_to(clause, text), text)]
+    chosen: list[str] = [letter for letter, text in options.items() if same_words(_cut_to(clause, text), text)]
     return chosen[0] if len(chosen) == 1 else None
 
 
 def _closed(clause: str, pair: tuple[str, str]) -> str | None:
-    words = re.findall(r"[a-z']+", clause.lower())
+    words: list[str] = re.findall(r"[a-z']+", clause.lower())
     if words and words[0] in pair and not (len(words) > 2 and words[1] == "or"):
         return words[0]
-    given = []
+    given: list[str] = []
     for place, word in enumerate(words):
         if word in pair:
             negated = word == pair[0] and pair[0] != "yes" and "not" in words[max(0, place - 2) : place]
