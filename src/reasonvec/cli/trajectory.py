@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from reasonvec.cli.options import json_option
-from reasonvec.cli.printing import print_json, progress_line, show, warn
+from reasonvec.cli.printing import offer, print_json, progress_line, show, warn
 from reasonvec.cli.program import main
 
 
@@ -45,3 +45,7 @@ def trajectory(
         print_json(found.to_json())
     else:
         show(terminal.trajectory(found))
+        if not runs:
+            step = found.points[0]
+            offer(f"reasonvec evaluate {step.path} --task gsm8k --out RUNS/{step.name}, and so on, then",
+                  f"reasonvec trajectory {directory} --runs RUNS")  # fmt: skip
