@@ -26,7 +26,17 @@ BELOW = {
     "__main__": {"cli"},
 }
 TORCH_FREE = {"errors", "weights", "interchange", "terminal", "cli", "__init__", "report"}
-TORCH_FREE_PARTS = {"benchmarks", "perturbations", "overlap", "whole_file", "__init__"}  # of evaluation
+TORCH_FREE_PARTS = {
+    "benchmarks",
+    "comparison",
+    "overlap",
+    "perturbations",
+    "runs",
+    "statistics",
+    "whole_file",
+    "__init__",
+}
+"""Of evaluation."""
 
 
 def imports(file):

@@ -2,10 +2,9 @@
 columns. Text from files is never read as markup.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
@@ -17,6 +16,12 @@ from reasonvec.evaluation.perturbations.suite import Perturbation
 from reasonvec.interchange.dcp_import import DcpImport
 from reasonvec.interchange.lora_export import LoraExport
 from reasonvec.interchange.lora_import import LoraImport
+from reasonvec.terminal.parts import facts as _facts
+from reasonvec.terminal.parts import number as _number
+from reasonvec.terminal.parts import percent as _percent
+from reasonvec.terminal.parts import safe as _safe
+from reasonvec.terminal.parts import size as _size
+from reasonvec.terminal.parts import table as _table
 from reasonvec.weights.analysis import Change, Inspection
 from reasonvec.weights.comparison import Comparison, Pair
 from reasonvec.weights.compatibility import CheckReport
@@ -279,35 +284,6 @@ def _overlapping(found: Overlap) -> Table:
     return table
 
 
-def _safe(text: str) -> str:
-    """Without what could steer a terminal; line breaks stay."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def _table(*columns: str, title: str | None = None) -> Table:
-    """A table whose first column is text and whose others are numbers."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    return table
-
-
-def _facts(rows: Sequence[tuple[str, str]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(_safe(value)))
-    return table
-
-
 def _whole(inspection: Inspection) -> list[tuple[str, str]]:
     total = inspection.total
     rows = [("vector", inspection.name)]
@@ -425,18 +401,3 @@ def _conclusion(report: CheckReport) -> Text:
     warnings = count("warning")
     note = f", with {warnings} warning{'s' * (warnings > 1)} above" if warnings else ""
     return Text(f"Fits{note}.", style="bold yellow" if warnings else "bold green")
-
-
-def _percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{share:.{digits}%}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _size(nbytes: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= size:
-            return f"{nbytes / size:.1f} {unit}"
-    return f"{nbytes} bytes"
