@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from reasonvec import terminal
 from reasonvec.cli import main
 from reasonvec.errors import CheckpointError, IncompatibleError, OutputError, RunError, UsageError
 from reasonvec.evaluation.runs import Outcome, open_run
+from reasonvec.terminal.trajectory import trajectory as table
 from reasonvec.weights import extract, inspect
 from reasonvec.weights import follow_trajectory as trajectory
 from reasonvec.weights.arithmetic import TILE
@@ -320,7 +320,7 @@ def test_the_table_is_readable_at_80_columns_with_any_number_of_points(tmp_path:
     train(tmp_path, tuple(range(1, 13)), steps=13)
     (tmp_path / "out/log.jsonl").write_text('{"step": 1, "rewards/exact/mean": 0.257}\n')
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal.trajectory(trajectory(tmp_path / "out")))
+    console.print(table(trajectory(tmp_path / "out")))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
     assert "25.7%" in text and "sampled" in text

@@ -82,9 +82,7 @@ def trajectory(trajectory: Trajectory) -> RenderableType:
         "to final: cosine of checkpoint − base to the last one's; unrelated: what that would be if the moves were "
         "orthogonal to one another; to next: cosine of the move to a step to the next move"
     )
-    measured = [f"{task} {_percent(share)}" for task, share in trajectory.base_accuracies.items()]
-    return Group(_facts([("base", ", ".join([trajectory.base, *measured]))]), table,
-                 Padding(Text(legend, style="dim"), (0, 0, 1, 0)),
+    return Group(_facts([("base", trajectory.base)]), table, Padding(Text(legend, style="dim"), (0, 0, 1, 0)),
                  _by_layer(trajectory, "cosines", "Cosine to the final vector"),
                  _by_layer(trajectory, "turns", "Cosine of the move to a step to the next move"))  # fmt: skip
 
