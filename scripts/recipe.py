@@ -24,7 +24,8 @@ from reasonvec.errors import ReasonvecError
 from reasonvec.evaluation.runs import load_run
 
 STEPS = (
-    "overlap", "donors", "trajectory", "vectors", "check", "controls", "dev", "alpha", "arms", "perturbed", "stats",
+    "prepare", "overlap", "donors", "trajectory", "vectors", "check", "controls", "dev", "alpha", "arms", "perturbed",
+    "stats",
 )  # fmt: skip
 CHOSEN = "{alpha}"
 """Stands in a command for the alpha that is chosen on the way."""
@@ -46,8 +47,9 @@ class Command:
 
 def commands(recipe: Recipe, file: Path, donors: str) -> list[Command]:
     """Every command of the recipe, in order, with the donors of that name."""
-    made = [*_donors(recipe, donors), *_vectors(recipe, donors), *_controls(recipe), *_dev(recipe, file, donors),
-            *_arms(recipe, donors), *_perturbed(recipe, donors), *_stats(recipe)]  # fmt: skip
+    made = [*_prepare(recipe), *_donors(recipe, donors), *_vectors(recipe, donors), *_controls(recipe),
+            *_dev(recipe, file, donors), *_arms(recipe, donors), *_perturbed(recipe, donors),
+            *_stats(recipe)]  # fmt: skip
     return list({command.words: command for command in made}.values())  # severity 0 of an operator is asked for once
 
 
@@ -70,6 +72,12 @@ def places(recipe: Recipe, donors: str) -> Places:
     return Places(f"{recipe.out}/sft", f"{recipe.out}/grpo", trained.base, trained.target)
 
 
+def _prepare(recipe: Recipe) -> Iterator[Command]:
+    """Models and data that are nowhere to be fetched."""
+    if recipe.prepare:
+        yield Command("prepare", ("python", *recipe.prepare), Path(recipe.prepare[-1]))
+
+
 def _donors(recipe: Recipe, donors: str) -> Iterator[Command]:
     """Is the training data clean? Then both trainings, GRPO going on from the SFT donor, and how straight it went."""
     if donors == "public":
@@ -86,10 +94,12 @@ def _donors(recipe: Recipe, donors: str) -> Iterator[Command]:
         ("sft", trained.base, trained.sft_config, trained.sft_set),
         ("grpo", f"{out}/sft", trained.grpo_config, trained.grpo_set),
     ):
-        rewards = tuple(word for name in trained.rewards for word in ("--reward", name)) if kind == "grpo" else ()
-        settings = tuple(word for change in changes for word in ("--set", change))
-        words = (*runner, "train", kind, "--model", model, *data, *rewards, "--config", config, *settings,
-                 "--seed", str(recipe.seed), "--out", f"{out}/{kind}")  # fmt: skip
+        settings = tuple(word for change in (f"seed={recipe.seed}", *changes) for word in ("--set", change))
+        words = (*runner, "train", kind, "--model", model, *data, *(("--bare",) if recipe.bare_training else ()))
+        if kind == "grpo":
+            words += tuple(word for name in trained.rewards for word in ("--reward", name))
+            words += ("--trajectory", "powers")
+        words += ("--config", config, *settings, "--out", f"{out}/{kind}")
         yield Command("donors", words, Path(out, kind, "training.json"), Path(out, kind, "plan.json"))
     yield Command("trajectory", ("reasonvec", "trajectory", f"{out}/grpo", "--plot", f"{out}/trajectory.png"),
                   Path(out, "trajectory.png"))  # fmt: skip
@@ -299,10 +309,15 @@ def run(recipe: Recipe, made: list[Command], only: list[str]) -> None:
         if command.begun is not None and command.begun.exists():
             words.append("--resume")
         click.echo(f"$ {shlex.join(words)}", err=True)
-        status = subprocess.run([*_program(words[0]), *words[1:]], check=False).returncode  # noqa: S603
+        status = execute(words)
         if status not in command.found:
             raise RecipeError(f"that command ended with status {status}, so the recipe stops there. Mend what it says "
                               f"and run the recipe again: it goes on from here.")  # fmt: skip
+
+
+def execute(words: list[str]) -> int:
+    """Run one command to its end; its exit status."""
+    return subprocess.run([*_program(words[0]), *words[1:]], check=False).returncode  # noqa: S603
 
 
 def _with_alpha(word: str, recipe: Recipe) -> str:
