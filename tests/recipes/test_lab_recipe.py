@@ -50,7 +50,7 @@ def test_the_small_recipe_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(script, "execute", in_process)
     script.main(["lab.yaml", "--run"])
 
-    out = tmp_path / "runs/lab"
+    out = tmp_path / "runs/lab/trained"
     assert json.loads((out / "alpha.json").read_text())["alpha"] == 1.0
     assert (out / "trajectory.png").stat().st_size > 10_000 and (out / "vector.png").stat().st_size > 10_000
     arms = {path.name: json.loads((path / "run.json").read_text()) for path in (out / "runs/test/start").iterdir()}
