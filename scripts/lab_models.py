@@ -8,6 +8,7 @@ In OUT: base, target, sums.jsonl with worked answers that have the lab's bad hab
 import argparse
 import json
 import re
+import sys
 import tempfile
 from dataclasses import replace
 from itertools import islice
@@ -58,13 +59,13 @@ def _write(file: Path, rows: list[dict[str, str]]) -> None:
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of both trainings, for a quick look; default: the recipe's")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     recipe = Recipe()
     if given.steps:
         pretraining, target = replace(recipe.pretraining, steps=given.steps), replace(recipe.target, steps=given.steps)
@@ -73,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

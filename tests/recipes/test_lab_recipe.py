@@ -1,8 +1,6 @@
 """recipes/lab.yaml, its numbers made small, run from nothing to the last comparison by the program's own commands."""
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,9 @@ import pytest
 import yaml
 
 from reasonvec.cli import main as program
-from tests.recipes.test_recipes import REPOSITORY, script
+from tests.recipes.test_recipes import REPOSITORY, script  # which puts scripts/ on the path
+
+import lab_models  # isort: skip
 
 pytestmark = [
     pytest.mark.lab,
@@ -29,7 +29,8 @@ def in_process(words: list[str]) -> int:
         exec(words[2], {})
         return 0
     if words[0] == "python":
-        return os.spawnv(os.P_WAIT, sys.executable, [sys.executable, str(REPOSITORY / words[1]), *words[2:]])
+        lab_models.main(["--steps", "20", *words[2:]])
+        return 0
     assert words[0] == "reasonvec"
     try:
         program.main(words[1:], "reasonvec")
@@ -40,7 +41,6 @@ def in_process(words: list[str]) -> int:
 
 def test_the_small_recipe_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = yaml.safe_load((REPOSITORY / "recipes/lab.yaml").read_text())
-    recipe["prepare"] = [recipe["prepare"][0], "--steps", "20", recipe["prepare"][-1]]
     recipe["donors"]["trained"] |= SMALL
     recipe["dev"]["alphas"] = [1.0]
     recipe["benchmarks"][0] |= {"limit": PROBLEMS, "max_new_tokens": 12}
