@@ -98,6 +98,7 @@ def test_no_circle_between_modules():
         ["check", "--vector", "x", "--target", "y"],
         ["perturb", "x.jsonl", "--operator", "typo", "--out", "y"],
         ["overlap", "x.jsonl", "--task", "y.jsonl"],
+        ["trajectory", "x", "--runs", "y"],
     ],
 )
 def test_commands_do_not_import_torch(command):

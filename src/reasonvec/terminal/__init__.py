@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,7 @@ from reasonvec.weights.extraction import Extraction
 from reasonvec.weights.job import Application
 from reasonvec.weights.lineage import Distance, Lineage
 from reasonvec.weights.receipt import RealisedAlpha
+from reasonvec.weights.trajectory import Trajectory
 from reasonvec.weights.vector import lossy_method
 from reasonvec.weights.verification import Verification
 
@@ -36,6 +38,8 @@ _COLOURS = {"blocking": "bold red", "warning": "yellow", "note": "cyan"}
 _BAR = 16
 _LISTED = 20
 """Overlapping problems that are shown by name."""
+_COLUMNS = 8
+"""Points of a trajectory that are shown by layer; --json has all."""
 
 
 def inspection(inspection: Inspection, *, tensors: bool = False) -> RenderableType:
@@ -59,6 +63,39 @@ def comparison(comparison: Comparison) -> RenderableType:
     name_column = vectors.columns[1]
     name_column.justify, name_column.overflow, name_column.no_wrap = "left", "fold", False
     return Group(vectors, *(_pair(pair, comparison) for pair in comparison.pairs))
+
+
+def trajectory(trajectory: Trajectory) -> RenderableType:
+    """A row for each point of the way; then the cosines by layer, of some points where there are many."""
+    points, course = trajectory.points, trajectory.overall
+    tasks = sorted({task for point in points for task in point.accuracies})
+    table = _table(
+        "step", "norm", "to final", "unrelated", "moved", "to next", *(escape(_safe(task)) for task in tasks)
+    )
+    for i, point in enumerate(points):
+        table.add_row(
+            point.name, f"{course.norms[i]:.4g}", _number(course.cosines[i]), _number(course.unrelated[i]),
+            f"{course.moves[i]:.3g}", _number(course.turns[i]),
+            *(_percent(point.accuracies.get(task)) for task in tasks),
+        )  # fmt: skip
+    legend = (
+        "to final: cosine of checkpoint − base to the last one's; unrelated: what that would be if the moves were "
+        "orthogonal to one another; to next: cosine of the move to a step to the next move"
+    )
+    return Group(_facts([("base", trajectory.base)]), table, Padding(Text(legend, style="dim"), (0, 0, 1, 0)),
+                 _by_layer(trajectory, "cosines", "Cosine to the final vector"),
+                 _by_layer(trajectory, "turns", "Cosine of the move to a step to the next move"))  # fmt: skip
+
+
+def _by_layer(trajectory: Trajectory, what: str, title: str) -> Table:
+    count = len(trajectory.points)
+    shown = (
+        sorted({round(i * (count - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS)}) if count > _COLUMNS else range(count)
+    )
+    table = _table("layer", *(trajectory.points[i].name for i in shown), title=title)
+    for layer, course in trajectory.layers.items():
+        table.add_row(layer, *(_number(getattr(course, what)[i]) for i in shown))
+    return table
 
 
 def check_report(report: CheckReport) -> RenderableType:
