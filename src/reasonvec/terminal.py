@@ -240,6 +240,26 @@ def _overlapping(found: Overlap) -> Table:
     return table
 
 
+def donor(made: Mapping[str, Any]) -> RenderableType:
+    """What `train` made, from its training.json."""
+    before, after = made["validation"]["before"], made["validation"]["after"]
+    facts = [
+        ("donor", str(made["path"])),
+        ("from", str(made["model"]["location"])),
+        ("data", f"{made['data']['training']:,} problems of {made['data']['name']}, "
+                 f"{made['data']['held_out']['dev']:,} held out"),
+        ("steps", f"{made['steps']:,} in {made['seconds']:,.0f} s, kept in {made['master_dtype']}, "
+                  f"written in {made['dtype']}"),
+    ]  # fmt: skip
+    if before and after:
+        facts.append(("held out", f"{_percent(before['accuracy'])} right before, {_percent(after['accuracy'])} after"))
+        if after["loss"] is not None:
+            facts.append(("loss there", f"{_number(before['loss'])} before, {_number(after['loss'])} after"))
+    if made["rounded_away_share"] is not None:
+        facts.append(("rounded away", f"{_percent(made['rounded_away_share'])} of the updates"))
+    return _facts(facts)
+
+
 def _safe(text: str) -> str:
     """Without what could steer a terminal; line breaks stay."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
