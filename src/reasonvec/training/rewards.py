@@ -10,20 +10,22 @@ from typing import Any
 
 from reasonvec.errors import UsageError
 from reasonvec.evaluation.benchmarks import BenchmarkProblem
-from reasonvec.evaluation.grading import Grader, grade_marked_answer, is_correct
+from reasonvec.evaluation.grading import Grader, grade, grade_marked_answer, is_correct
+from reasonvec.evaluation.grading.marks import last_box
 
 RewardFunction = Callable[..., list[float]]
 """What TRL calls: completions, completion_ids and the data set's columns as keywords; one number a completion."""
 
-LEAST_WORKING = 3
-"""Words or numbers that have to stand before the answer: 12+5=17 has three. Rewarded without them, a model learns to
-guess, and the vector carries the guessing."""
+LEAST_WORKING = 2
+"""Words or numbers besides the answer that have to stand before it: 3 + 4 = 7 has two. Rewarded without them, a model
+learns to guess, and the vector carries the guessing."""
 SLACK = 0.2
 """Part of the longest completion in which the length penalty grows from 0 to 1: DAPO's 4,096 of 20,480 tokens,
 arXiv:2503.14476, section 3.4."""
 
-_BOXED = re.compile(r"\\boxed\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
-_MARKED = re.compile(r"#+([^#\n]*)|\banswer is:?([^\n]*)", re.IGNORECASE)
+_BOX = re.compile(r"\\boxed\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
+_HASH = re.compile(r"#+([^#\n]*)")
+_SAID = re.compile(r"\banswer is:?([^\n]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def exact(task: Task) -> RewardFunction:
         *, completions: list[Any], completion_ids: list[list[int]], id: list[str], **columns: Any
     ) -> list[float]:
         return [
-            float(_well_formed(task, _text(completion), ids) and grade_finished(task.problems[name], _text(completion)))
+            float(_well_formed(task, _text(completion), ids) and grade(task.problems[name], _text(completion)).correct)
             for completion, ids, name in zip(completions, completion_ids, id, strict=True)
         ]
 
@@ -96,9 +98,14 @@ def find_rewards(names: Sequence[str], task: Task) -> list[RewardFunction]:
 
 
 def marked_answers(text: str) -> list[str]:
-    """The different answers that a completion marks, by a box, by # or #### or by `answer is`, in their order."""
-    found = [*_BOXED.findall(text)]
-    found += [one or other for one, other in _MARKED.findall(_BOXED.sub(r" ", text))]
+    """The different answers that a completion marks: in boxes, else by # or ####, else by `answer is`. Boxes with
+    commas between them are one answer, as they are for the grader."""
+    box = last_box(text)
+    if box is not None:
+        parts = {part.strip() for part in box.split(",")}
+        found = [*(inner for inner in _BOX.findall(text) if inner.strip() not in parts | {box.strip()}), box]
+    else:
+        found = _HASH.findall(text) or _SAID.findall(text)
     tidied = [" ".join(answer.strip().rstrip(".").replace("$", "").split()) for answer in found]
     return list(dict.fromkeys(answer for answer in tidied if answer))
 
@@ -117,11 +124,6 @@ def answer_reward(*, eos_token_id: int, grader: Grader = grade_marked_answer) ->
     return _named("right_answer", reward)
 
 
-def grade_finished(problem: BenchmarkProblem, text: str) -> bool:
-    """Whether a completion that the model ended itself is right."""
-    return grade_marked_answer(text, problem.gold)
-
-
 def _well_formed(task: Task, text: str, ids: Sequence[int]) -> bool:
     """Ended, worked out, and not several different answers of which one may be right."""
     return bool(ids) and ids[-1] in task.ends and len(marked_answers(text)) <= 1 and _works(text)
@@ -129,8 +131,8 @@ def _well_formed(task: Task, text: str, ids: Sequence[int]) -> bool:
 
 def _works(text: str) -> bool:
     """Whether enough stands before the answer that is not the answer."""
-    places = [found.start() for found in (_BOXED.search(text), _MARKED.search(text)) if found]
-    before = text[: min(places)] if places else text.rpartition(" ")[0]
+    marks = [*_BOX.finditer(text)][:1] or [*_HASH.finditer(text)][:1] or [*_SAID.finditer(text)][-1:]
+    before = text[: marks[0].start()] if marks else text.rpartition(" ")[0]
     answers = {word for answer in marked_answers(text) for word in re.findall(r"\w+", answer)}
     return len([word for word in re.findall(r"\w+", before) if word not in answers]) >= LEAST_WORKING
 

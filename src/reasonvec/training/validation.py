@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from reasonvec.evaluation.generation import generate
+from reasonvec.evaluation.grading import grade
 from reasonvec.training.data import Example
-from reasonvec.training.rewards import grade_finished
 
 BATCH = 64
 """Problems answered at once."""
@@ -53,7 +53,7 @@ def accuracy(model: Any, tokenizer: Any, examples: Sequence[Example], *, max_new
     )
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
     right = [
-        bool(ids) and ids[-1] == tokenizer.eos_token_id and grade_finished(example.problem, text)
+        bool(ids) and ids[-1] == tokenizer.eos_token_id and grade(example.problem, text).correct
         for example, ids, text in zip(examples, completions, texts, strict=True)
     ]
     return float(sum(right) / len(right))
