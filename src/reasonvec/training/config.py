@@ -10,6 +10,8 @@ from reasonvec.training.settings import CONFIGS, Settings
 
 SAVE_STEPS = 50
 """Steps between two states to resume from, where save_steps does not say; TRL's 500 are more than a GRPO run has."""
+_CHECKPOINTING = {"activation_checkpointing", "gradient_checkpointing"}
+"""Two names of one thing, of which transformers 6 drops the second."""
 _FASTER_SAMPLING = ("use_transformers_continuous_batching", "use_transformers_paged")
 
 
@@ -33,7 +35,9 @@ def build_config(settings: Settings, directory: RunDirectory) -> Any:
     defaults = {"use_cpu": on_cpu, "logging_steps": 1, "report_to": "none"}
     if on_cpu:
         # mixed precision gains nothing there, and checkpoints of activations only cost time
-        defaults |= {"bf16": False, "dataloader_pin_memory": False, "gradient_checkpointing": False}
+        defaults |= {"bf16": False, "dataloader_pin_memory": False}
+        if not _CHECKPOINTING & fields.keys():
+            defaults["activation_checkpointing"] = False
     _check_sampling(settings)
     try:
         return CONFIGS[settings.kind](**{**defaults, **fields, **ours})
