@@ -64,6 +64,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(
     assert [line["step"] for line in read_log(broken)] == list(range(1, steps))
     train_donor(request(kind, base, sums, broken, *changes, trajectory="4", resume=True))
     expected, found = read_log(whole), read_log(broken)
+    assert all(line["loss"] for line in expected)
     assert [line["step"] for line in found] == list(range(1, steps + 1))
     for then, now in zip(expected, found, strict=True):
         for name in ("loss", "grad_norm", "entropy", *(["reward", "completion_length"] if kind == "grpo" else [])):

@@ -85,7 +85,12 @@ class RunDirectory:
         sync(self.root)
         shutil.rmtree(self.state, ignore_errors=True)
         (self.root / "lock").unlink(missing_ok=True)
-        os.close(self._lock)
+
+    def release(self) -> None:
+        """Let another process write here."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _check_existing(self, *, resume: bool, force: bool) -> None:
         if not (self.root / PLAN).is_file():

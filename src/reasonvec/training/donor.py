@@ -112,7 +112,11 @@ def train_donor(request: Request, *, warn: Callable[[str], None] = lambda text: 
     TrainingError for a loss that is no number. All that can be is found before the first step.
     """
     with quiet():
-        return _Run(request, warn, progress).train()
+        run = _Run(request, warn, progress)
+        try:
+            return run.train()
+        finally:
+            run.directory.release()
 
 
 class _Run:
