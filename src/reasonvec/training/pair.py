@@ -1,6 +1,7 @@
 """Both donors from one base and the vector between them: `train pair`. Neither trains nor subtracts anything itself."""
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -57,29 +58,37 @@ def train_pair(
     """
     if variant not in get_args(Variant):
         raise UsageError(f"--variant is chained or parallel, not {variant!r}.")
-    changes = _divided(request.changes)
+    changes, said = _divided(request.changes), set[str]()
+
+    def say(text: str) -> None:
+        # the two trainings have the same data, and the same to say of it
+        if text not in said:
+            said.add(text)
+            warn(text)
+
     if sft is not None:
         where = {"offline": request.offline}
         check_same_tokenizer(locate_checkpoint(sft, **where), locate_checkpoint(request.model, **where))
-    out, state = request.out, PartialState()
-    _check_out(out, resume=request.resume, force=request.force, main=state.is_main_process)
+    out, main = request.out, os.environ.get("RANK", "0") == "0"  # as accelerate sets it; nothing is set up yet
+    if main:
+        _check_out(out, resume=request.resume, force=request.force)
     first = None
     if sft is None:
         first = train_donor(replace(request, kind="sft", out=out / "sft", rewards=(), changes=changes["sft"]),
-                            warn=warn, progress=progress("sft"))  # fmt: skip
+                            warn=say, progress=progress("sft"))  # fmt: skip
         # the next trainer may compute in another precision
         AcceleratorState._reset_state()
     donor = sft or str(out / "sft")
     start = donor if variant == "chained" else request.model
     second = train_donor(replace(request, kind="grpo", out=out / "grpo", model=start, changes=changes["grpo"]),
-                         warn=warn, progress=progress("grpo"))  # fmt: skip
+                         warn=say, progress=progress("grpo"))  # fmt: skip
     extraction = inspection = None
-    if state.is_main_process:
+    if main:
         extraction = _extract(request, second, first, donor)
         for warning in extraction.warnings:
-            warn(warning)
+            say(warning)
         inspection = inspect(out / "vector", offline=request.offline)
-    state.wait_for_everyone()
+    PartialState().wait_for_everyone()
     return Pair(first, second, extraction, inspection)
 
 
@@ -92,9 +101,9 @@ def _divided(changes: Sequence[str]) -> dict[str, tuple[str, ...]]:
             for kind in ("sft", "grpo")}  # fmt: skip
 
 
-def _check_out(out: Path, *, resume: bool, force: bool, main: bool) -> None:
+def _check_out(out: Path, *, resume: bool, force: bool) -> None:
     """What each training checks of its own directory is checked there; here, that nothing else is in the way."""
-    if not main or not out.exists():
+    if not out.exists():
         return
     strange = sorted(path.name for path in out.iterdir() if path.name not in ("sft", "grpo", "vector", ".vector"))
     if strange:
