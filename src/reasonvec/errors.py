@@ -6,6 +6,7 @@ ReasonvecError                     exit 1
 ├── BenchmarkError                 a benchmark's file, or training data, is missing, damaged or another one
 ├── RunError                       an evaluation's run that is damaged, unfinished or of another configuration
 ├── OutputError                    the output exists, cannot be written, or does not fit on the disk
+├── SandboxError                   model-written code would run where it could do harm
 ├── ClusterError                  a Ray cluster that cannot be reached, or a node that sees other files or failed
 ├── MissingExtraError              an optional dependency that is not installed
 ├── TrainingError                  a training that went wrong: a loss that is no number, a vector without content
@@ -43,6 +44,10 @@ class OutputError(ReasonvecError):
 
 class ClusterError(ReasonvecError):
     """A Ray cluster cannot be reached, one of its nodes sees other files than the rest, or a task was lost for good."""
+
+
+class SandboxError(ReasonvecError):
+    """Model-written code is not run here: a layer of the sandbox is missing, or the platform has none."""
 
 
 class MissingExtraError(ReasonvecError):

@@ -5,19 +5,14 @@ from typing import Any
 
 import click
 
-from reasonvec.cli.options import json_option
+from reasonvec.cli.options import data_option, json_option
 from reasonvec.cli.printing import offer, print_json, progress_line, show
 from reasonvec.cli.program import main
-
-_data = click.option(
-    "--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True, envvar="REASONVEC_DATA",
-    show_envvar=True, metavar="DIR", help="Where the benchmarks' files are, as docs/evaluation.md shows.",
-)  # fmt: skip
 
 
 @main.command()
 @click.argument("task", metavar="TASK")
-@_data
+@data_option
 @click.option("--operator", required=True, metavar="NAME",
               help="typo, surface, number-format, shuffle, shuffle-all, distract-off, distract-in, numbers, compose or "
                    "premise.")  # fmt: skip
@@ -49,7 +44,7 @@ def perturb(task: str, as_json: bool, **arguments: Any) -> None:
 @main.command()
 @click.argument("training", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TRAINING.jsonl...")
 @click.option("--task", required=True, metavar="NAME", help="The benchmark that is to be measured on.")
-@_data
+@data_option
 @json_option
 def overlap(training: tuple[Path, ...], as_json: bool, **arguments: Any) -> None:
     """Find the problems of a benchmark that stand in training data. Exit status 3 if there is one.

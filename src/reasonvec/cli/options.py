@@ -68,6 +68,10 @@ ray = click.option("--ray", metavar="ADDRESS",
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Write one JSON document to stdout and nothing else."
 )
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True, envvar="REASONVEC_DATA",
+    show_envvar=True, metavar="DIR", help="Where the benchmarks' files are, as docs/evaluation.md shows.",
+)  # fmt: skip
 applying = options(
     click.option("--target", required=True, metavar="DIR", help="The checkpoint to add to. It is never changed."),
     output,

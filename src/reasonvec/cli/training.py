@@ -120,13 +120,14 @@ def pair(variant: str, sft: str | None, as_json: bool, **arguments: Any) -> None
     if made.inspection is None:
         return
     from reasonvec import terminal
+    from reasonvec.terminal.training import donor as show_donor
 
     if as_json:
         print_json(made.to_json())
         return
     for donor in (made.sft, made.grpo):
         if donor is not None:
-            show(terminal.donor(donor.to_json()))
+            show(show_donor(donor.to_json()))
     show(terminal.inspection(made.inspection))
     vector = arguments["out"] / "vector"
     offer(f"reasonvec check --vector {vector} --target TARGET",
@@ -140,14 +141,14 @@ def _train(kind: str, arguments: dict[str, Any]) -> None:
     request = Request(kind=kind, style=_style(arguments), **arguments)  # type: ignore[arg-type]
     with _steps(kind) as progress:
         donor = train_donor(request, warn=_warn, progress=progress)
-    from reasonvec import terminal
+    from reasonvec.terminal.training import donor as show_donor
 
     if not _is_main():
         return
     if as_json:
         print_json(donor.to_json())
         return
-    show(terminal.donor(donor.to_json()))
+    show(show_donor(donor.to_json()))
     out = arguments["out"]
     if kind == "sft":
         offer(f"reasonvec train grpo --model {out} --data {arguments['data']} --reward exact --out GRPO")

@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from reasonvec.weights.controls import write_permuted, write_random
     from reasonvec.weights.extraction import extract
     from reasonvec.weights.job import Options
+    from reasonvec.weights.trajectory import follow_trajectory
     from reasonvec.weights.verification import verify
 
 __all__ = [
-    "Options", "apply", "apply_sweep", "check", "compare", "compress", "extract", "inspect", "transfer",
-    "transfer_sweep", "verify", "write_permuted", "write_random",
+    "Options", "apply", "apply_sweep", "check", "compare", "compress", "extract", "follow_trajectory", "inspect",
+    "transfer", "transfer_sweep", "verify", "write_permuted", "write_random",
 ]  # fmt: skip
 
 _HOMES = {
     "Options": "job", "apply": "application", "apply_sweep": "application", "check": "compatibility",
-    "compare": "comparison", "compress": "compression", "extract": "extraction", "inspect": "analysis",
-    "transfer": "application", "transfer_sweep": "application", "verify": "verification", "write_permuted": "controls",
-    "write_random": "controls",
+    "compare": "comparison", "compress": "compression", "extract": "extraction", "follow_trajectory": "trajectory",
+    "inspect": "analysis", "transfer": "application", "transfer_sweep": "application", "verify": "verification",
+    "write_permuted": "controls", "write_random": "controls",
 }  # fmt: skip
 
 

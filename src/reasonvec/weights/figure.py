@@ -23,7 +23,7 @@ _BLUE, _GREY = "#2b6cb0", "#9aa5b1"
 
 
 def check_plot_file(file: str | Path, *, force: bool = False) -> Path:
-    """Raise, before anything slow, if `plot_inspection` could not write `file`: UsageError for its suffix, OutputError
+    """Raise, before anything slow, if no figure could be written to `file`: UsageError for its suffix, OutputError
     for a directory that is not there or a file that is, MissingExtraError without matplotlib."""
     path = Path(file)
     if path.suffix.lower() not in SUFFIXES:
@@ -32,7 +32,7 @@ def check_plot_file(file: str | Path, *, force: bool = False) -> Path:
         raise OutputError(f"{path.parent} does not exist or is no directory, so {path.name} cannot be made in it.")
     if os.path.lexists(path) and (not force or path.is_dir()):
         raise OutputError(f"{path} exists already and is never overwritten. Choose another name for the figure.")
-    _figure_class()
+    figure_class()
     return path
 
 
@@ -42,7 +42,7 @@ def plot_inspection(inspection: Inspection, file: str | Path, *, force: bool = F
     Raises what `check_plot_file` raises, and OutputError if the file cannot be written.
     """
     path = check_plot_file(file, force=force)
-    figure = _figure_class()(figsize=(12, 9), layout="constrained")
+    figure = figure_class()(figsize=(12, 9), layout="constrained")
     rows = figure.subplots(2, 2)
     _draw_heat_map(rows[0][0], inspection)
     _draw_unchanged(rows[0][1], inspection)
@@ -51,11 +51,12 @@ def plot_inspection(inspection: Inspection, file: str | Path, *, force: bool = F
     total = inspection.total
     relative = "" if total.relative_norm is None else f", {total.relative_norm:.2%} of the weights' norm"
     title = f"{Path(inspection.name).name}: {total.parameters:,} parameters, norm {total.norm:.4g}{relative}"
-    figure.suptitle(_plain(title), fontsize=13)
-    _save(figure, path)
+    figure.suptitle(plain(title), fontsize=13)
+    save_figure(figure, path)
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """matplotlib's Figure. Raises MissingExtraError where it is not installed."""
     try:
         from matplotlib.figure import Figure  # here because it takes half a second and is an extra
     except ModuleNotFoundError as error:
@@ -66,7 +67,7 @@ def _figure_class() -> Any:
     return Figure  # not pyplot: no window system, no state that outlives the figure
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     """Write to a neighbour and rename, so that the name never holds half a figure."""
     handle, temporary = -1, ""
     try:
@@ -88,9 +89,14 @@ def _save(figure: Any, path: Path) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text from a file's name: a dollar sign would start a formula."""
     return "".join(letter if letter.isprintable() else "?" for letter in text).replace("$", r"\$")
+
+
+def say(axes: "Axes", text: str) -> None:
+    """Words where there is nothing to draw."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#555555")
 
 
 def _draw_heat_map(axes: "Axes", inspection: Inspection) -> None:
@@ -113,7 +119,7 @@ def _draw_heat_map(axes: "Axes", inspection: Inspection) -> None:
         axes.figure.colorbar(image, ax=axes)
         axes.set_facecolor("#e6e6e6")  # where a layer has no such module
     else:
-        _say(axes, "the base donor's weights are zero")
+        say(axes, "the base donor's weights are zero")
 
 
 def _draw_unchanged(axes: "Axes", inspection: Inspection) -> None:
@@ -134,7 +140,7 @@ def _draw_steps(axes: "Axes", inspection: Inspection) -> None:
     counts = np.array(inspection.steps, np.float64)
     axes.set_title("Units in the last place that entries moved by")
     if not counts.sum():
-        _say(axes, "not counted: a control, or a lossy vector")
+        say(axes, "not counted: a control, or a lossy vector")
         return
     shares = 100 * counts / counts.sum()
     bars = axes.bar(range(len(shares)), shares, color=[_GREY] + [_BLUE] * (len(shares) - 1))
@@ -148,7 +154,7 @@ def _draw_energy(axes: "Axes", inspection: Inspection) -> None:
     energies = inspection.energies
     axes.set_title("Energy in the largest singular values")
     if not energies:
-        _say(axes, "not measured")
+        say(axes, "not measured")
         return
     width = 0.8 / len(RANKS)
     for i, (rank, colour) in enumerate(zip(RANKS, ("#1a365d", _BLUE, "#90cdf4"), strict=True)):
@@ -158,7 +164,3 @@ def _draw_energy(axes: "Axes", inspection: Inspection) -> None:
     axes.set_ylabel("% of the squared norm")
     axes.set_ylim(0, 118)  # room for the legend above full bars
     axes.legend(fontsize=9, ncols=3, loc="upper center")
-
-
-def _say(axes: "Axes", text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#555555")

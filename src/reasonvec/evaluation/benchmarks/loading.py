@@ -37,6 +37,8 @@ class Benchmark:
     """Of the problems; empty for one's own file, whose licence nobody here knows."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Task -> its own chain-of-thought prompt, to be put before the question; of BIG-Bench Hard."""
+    perturbation: Mapping[str, Any] | None = None
+    """The header of a file that `perturb` wrote."""
 
     def to_json(self) -> dict[str, Any]:
         """What a result that was measured on these problems has to record."""
@@ -138,6 +140,7 @@ def _load_own(path: Path) -> Benchmark:
     content = _read(path)
     stem = os.fsencode(path.stem).decode(errors="replace")  # a name on disk need not be text
     problems, wrong = [], []
+    header: Mapping[str, Any] | None = None
     places: dict[str, list[int]] = {}
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
@@ -145,6 +148,7 @@ def _load_own(path: Path) -> Benchmark:
         try:
             row = json.loads(line, parse_float=str, parse_constant=_no_constant)
             if number == 1 and isinstance(row, dict) and row.get("format") == HEADER:
+                header = row
                 continue
             problem = _own_problem(row, stem)
         except (ValueError, RecursionError) as error:
@@ -162,7 +166,7 @@ def _load_own(path: Path) -> Benchmark:
             f"{path} cannot be measured on: {'; '.join(wrong[:_SHOWN])}{more}. A problem that is left out would change "
             f"the score unseen, so all lines have to be right."
         )
-    return Benchmark(stem, tuple(problems), {path.name: hashlib.sha256(content).hexdigest()}, ())
+    return Benchmark(stem, tuple(problems), {path.name: hashlib.sha256(content).hexdigest()}, (), perturbation=header)
 
 
 def _own_problem(row: Any, stem: str) -> BenchmarkProblem:

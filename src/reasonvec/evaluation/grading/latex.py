@@ -23,7 +23,7 @@ _ITALIC = re.compile(r"(?<![\w)\s])\*(?=\S)|(?<!\S)\*(?=\S)|(?<=\S)\*(?=[\s.,;:!
 
 def plain_text(text: str) -> str:
     """Answer text without mark-up. A command that carries meaning, such as \\sqrt, stays and is for the reader."""
-    if "\\" in text or "$" in text or "~" in text:
+    if any(letter in text for letter in "\\${~"):
         text = _GROUP_SPACE.sub(",", text)
         text = _SPACES.sub(" ", _MONEY.sub(" ", _MINUS_MONEY.sub("", text)))
         text = _DEGREES.sub(" degrees", text)
@@ -39,4 +39,5 @@ def plain_text(text: str) -> str:
 
 def _written_fraction(found: re.Match[str]) -> str:
     above, below = found[1] or found[2], found[3] or found[4]
-    return f" {above}/{below} "
+    apart = " " if found.string[: found.start()][-1:].isdigit() else ""  # 1\\frac{1}{2}
+    return f"{apart}{above}/{below} "

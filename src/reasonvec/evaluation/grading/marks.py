@@ -10,15 +10,16 @@ from dataclasses import dataclass
 LONGEST = 1000
 """Characters of an answer that are looked at: no gold answer of a benchmark is half as long."""
 
-_BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BOX = re.compile(r"\\{1,4}(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", re.DOTALL)
 _BETWEEN = re.compile(r"[\s$\\()\[\]]*(?:[,;]\s*(?:and\b|or\b)?|and\b|or\b)[\s$\\()\[\]]*")
 _SAID = re.compile(
-    r"\banswers?\b(?:[^\n.:=]{0,16}?[:=]|[^\n.:=]{0,60}?\b(?:is|are|be|equals)\b(?:[ \t]*[:=])?|[*_ \t]{0,6}(?=\n))",
+    r"\banswers?\b(?:[^\n.:=]{0,60}?\b(?:is|are|be|equals)\b(?:[ \t]*[:=])?|[^\n.:=]{0,16}?[:=]|[*_ \t]{0,6}(?=\n))",
     re.IGNORECASE,
 )
-_HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]*)")
+_HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n#]*)")
 _FILLER = re.compile(r"[\s*_$`:]*(?:\\[\[(])?[\s*_$`:]*")
 _LINES = 5
+_MOST = 50  # a text that says "the answer is" ten thousand times is graded too
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ def explicit_marks(reply: str) -> Iterator[Mark]:
     box = last_box(reply)
     if box is not None:
         yield Mark("boxed", box)
-    hashes = [Mark("####", found[1].strip()[:LONGEST]) for found in _HASHES.finditer(reply) if found[1].strip()]
-    if hashes and reply.rstrip().endswith(hashes[-1].text):
-        yield hashes.pop()
-    for found in reversed(list(_SAID.finditer(reply))):
+    hashes = [found for found in _HASHES.finditer(reply) if found[1].strip()]
+    if hashes and not reply[hashes[-1].end() :].strip():
+        yield _hashed(hashes.pop())
+    for found in reversed(list(_SAID.finditer(reply))[-_MOST:]):
         if clause := _clause(reply, found.end()):
             yield Mark("answer is", clause)
-    yield from reversed(hashes)
+    yield from map(_hashed, reversed(hashes[-_MOST:]))
 
 
 def last_box(reply: str) -> str | None:
@@ -76,6 +77,10 @@ def _boxes(reply: str) -> list[tuple[int, int, int]]:
         elif found[0].endswith("{") and found[0] != r"\{":
             open_braces.append((found.start(), found.end()) if len(found[0]) > 1 else None)
     return boxes
+
+
+def _hashed(found: re.Match[str]) -> Mark:
+    return Mark("####", found[1].strip()[:LONGEST])
 
 
 def _clause(reply: str, start: int) -> str:

@@ -36,6 +36,11 @@ _COMMAND = re.compile(r"\\[a-zA-Z]+|[√π∞]")
 _COMMAND_BEFORE = re.compile(r"(?:\\[a-zA-Z]+\s{0,3}\{?|√)\s{0,3}$")
 _COMMAND_AFTER = re.compile(r"\s?(?:\\[a-zA-Z]|[√π∞])")
 _BULLET = re.compile(r"\s*[-*•]\s+")
+_MINUS = re.compile(r"(?<![\d)]\s)\b(?:negative|minus)\s+(?=[$€£¥₹]?\d)", re.IGNORECASE)
+_NOT = re.compile(r"(?:\bnot|n['’]t)\s+\W*$", re.IGNORECASE)
+_SPACED = re.compile(r"\W*[1-9]\d{0,2}(?: \d{3})+\W*", re.ASCII)
+_OUTCOME = re.compile(r"\b(?:is|equals|makes|gives)\b", re.IGNORECASE)
+_CURRENCY = re.compile(r"[$€£¥₹]")
 _NEGATED = re.compile(r"\W*(?:\w+\s+){0,1}not\b", re.IGNORECASE)
 _STEP = re.compile(
     r"^[ \t]*(?:[*#>-]{1,4}[ \t]*)?\d{1,2}[.)][ \t*]+(?=\S)"
@@ -61,7 +66,7 @@ def read_box(text: str) -> Reading | None:
     """The number in a box, with its unit if it likes: one number and no other, or the last of an equation's sides."""
     plain = plain_text(text)
     if sum("=" in piece for piece in re.split(r"[,;]\s|\b(?:and|or)\b", plain)) > 1:
-        return Reading(plain, None)
+        return _refused(plain)
     return _last_side(plain, alone=True)
 
 
@@ -90,9 +95,10 @@ def read_last(reply: str) -> Reading | None:
     """The last number of the last sentence that has one. Numbers of steps, list items and in brackets do not count."""
     plain = _STEP.sub(" ", plain_text(reply))
     for sentence in reversed(_SPLIT.split(plain)):
-        numbers = list(_NUMBER.finditer(_without_brackets(sentence)))
+        text = _without_brackets(sentence)
+        numbers = [found for found in _NUMBER.finditer(text) if not _NOT.search(text[: found.start()][-12:])]
         if numbers:
-            return _last(_without_brackets(sentence), numbers)
+            return _last(text, numbers)
     return None
 
 
@@ -106,8 +112,8 @@ def _last(sentence: str, numbers: list[re.Match[str]]) -> Reading:
     if len(numbers) > 1:
         between = sentence[numbers[-2].end() : numbers[-1].start()]
         if re.fullmatch(r"\s*(?:-|\bor\b|\bto\b)\s*\$?", between):
-            return Reading(sentence[numbers[-2].start() : numbers[-1].end()], None)
-    return Reading(numbers[-1][0].strip(), _value(numbers[-1]))
+            return _refused(sentence[numbers[-2].start() : numbers[-1].end()])
+    return _number(numbers[-1])
 
 
 def _last_side(plain: str, *, alone: bool) -> Reading | None:
@@ -123,24 +129,37 @@ def _last_side(plain: str, *, alone: bool) -> Reading | None:
 
 def _side(side: str, *, alone: bool) -> Reading | None:
     text = _without_brackets(_BULLET.sub("", side, count=1) if _BULLET.match(side) else side)
+    text = _MINUS.sub("-", text)
+    if _SPACED.fullmatch(text):
+        return Reading(text.strip(" .$"), _decimal(re.sub(r"[^\d-]", "", text)))
     numbers = list(_NUMBER.finditer(text))
     if not numbers:
         return _in_words(text)
     first, last = numbers[0], numbers[-1]
     before = text[: first.start()][-40:]
     if (alone and _COMMAND.search(text)) or _COMMAND_BEFORE.search(before) or _COMMAND_AFTER.match(text, first.end()):
-        return Reading(text.strip(), None)  # \sqrt{16}, 18\pi
+        return _refused(text)  # \sqrt{16}, 18\pi
     if _CALCULATION.search(before[-2:]):
-        return Reading(text.strip(), None)
+        return _refused(text)
     if len({_value(number) for number in numbers}) == 1:
-        return Reading(first[0].strip(), _value(first))
+        return _number(first)
     if alone:
-        return Reading(text.strip(), None)
+        return _refused(text)
     between = text[first.end() : numbers[1].start()]
-    if _LIST.fullmatch(between) or _CALCULATION.fullmatch(between):
-        return Reading(text.strip(), None)
-    chosen = first if len(text[: first.start()].split()) <= _PROSE_WORDS else last
-    return Reading(chosen[0].strip(), _value(chosen))
+    if _CALCULATION.fullmatch(between):
+        *_, outcome = _OUTCOME.split(text, maxsplit=1)
+        return _refused(text) if outcome == text else _side(outcome, alone=False)
+    if _LIST.fullmatch(between):
+        return _refused(text)
+    return _number(first if len(text[: first.start()].split()) <= _PROSE_WORDS else last)
+
+
+def _number(found: re.Match[str]) -> Reading:
+    return Reading(_CURRENCY.sub("", found[0]).strip(), _value(found))
+
+
+def _refused(text: str) -> Reading:
+    return Reading(" ".join(text.split()), None)
 
 
 def _without_brackets(text: str) -> str:

@@ -13,9 +13,11 @@ _HEADING = re.compile(
     re.MULTILINE,
 )
 _ANSWERED = re.compile(
-    r"\\(?:boxed|fbox)\s*\{|(?<!#)####(?!#)|\banswers?\b[^\n.:=]{0,60}?(?:\b(?:is|are)\b|[:=])", re.I
+    r"\\(?:boxed|fbox)\s{0,9}\{|(?<!#)####(?!#)|\banswers?\b[^\n.:=]{0,60}?(?:\b(?:is|are)\b|[:=])", re.I
 )
 _BARE_WORDS = 3
+_BARE_CHARACTERS = 100
+_DIGIT = re.compile(r"\d")
 _THIN = re.compile(r"(?<=\d)[\u00a0\u2007-\u200a\u202f](?=\d{3}(?!\d))")
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
@@ -32,11 +34,13 @@ def visible_reply(completion: str) -> str:
     stands before it: base models run on to questions of their own.
     """
     text = _without_thoughts(plain_characters(completion))
+    begin = len(text) - len(text.lstrip())
     for found in _TURN.finditer(text):
-        if text[: found.start()].strip():
+        if found.start() > begin:
             text = text[: found.start()]
             break
-    return _without_run_on(text).strip()
+        begin = found.end()
+    return _without_run_on(text[begin:]).strip()
 
 
 def plain_characters(text: str) -> str:
@@ -75,17 +79,19 @@ def _without_thoughts(text: str) -> str:
 
 
 def _without_run_on(text: str) -> str:
-    answered = _ANSWERED.search(text)
+    answered, digit = _ANSWERED.search(text), _DIGIT.search(text)
     for heading in _HEADING.finditer(text):
-        before = text[: heading.start()]
-        if answered and answered.end() <= heading.start():
-            return before
-        if _is_bare(before) or (heading["prompt"] and re.search(r"\d", before)):
-            return before
+        end = heading.start()
+        if (
+            (answered and answered.end() <= end)
+            or (heading["prompt"] and digit and digit.end() <= end)
+            or (end < _BARE_CHARACTERS and _is_bare(text[:end]))
+        ):
+            return text[:end]
     return text
 
 
 def _is_bare(before: str) -> bool:
     """Whether an answer without any words around it is all that there is."""
-    words = before[:200].split()
-    return 0 < len(words) <= _BARE_WORDS and len(before.strip()) < 100 and not words[-1].endswith(":")
+    words = before.split()
+    return 0 < len(words) <= _BARE_WORDS and not words[-1].endswith(":")

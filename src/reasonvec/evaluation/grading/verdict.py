@@ -3,6 +3,7 @@
 Each kind of problem has its reader; programs are run elsewhere. Rules and their reasons: docs/evaluation.md, Grading.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,7 +13,7 @@ from reasonvec.evaluation.grading.abstention import abstains, abstains_at_the_en
 from reasonvec.evaluation.grading.algebra import same_expression
 from reasonvec.evaluation.grading.expressions import find_expression, read_exactly
 from reasonvec.evaluation.grading.harness import flexible_extract, strict_match
-from reasonvec.evaluation.grading.marks import explicit_marks
+from reasonvec.evaluation.grading.marks import LONGEST, explicit_marks
 from reasonvec.evaluation.grading.numerals import Reading, read_box, read_clause, read_hashes, read_last
 from reasonvec.evaluation.grading.reply import visible_reply
 from reasonvec.evaluation.grading.wording import (
@@ -28,6 +29,7 @@ from reasonvec.evaluation.grading.wording import (
 from reasonvec.evaluation.perturbations.sentences import ABSTAIN
 
 _LONGEST_EXTRACT = 300
+_DIGIT = re.compile(r"\d")
 _READERS: dict[str, Callable[[str], Reading | None]] = {
     "boxed": read_box,
     "answer is": read_clause,
@@ -85,6 +87,10 @@ def _number(reply: str, gold: Fraction) -> Grade:
 def _readings(reply: str) -> Iterator[tuple[str, Reading]]:
     declined = False
     for mark in explicit_marks(reply):
+        before_any_number = _DIGIT.split(mark.text, maxsplit=1)[0]
+        if abstains(before_any_number):
+            declined = True
+            continue
         reading = _READERS[mark.how](mark.text)
         if reading:
             yield mark.how, reading
@@ -118,7 +124,7 @@ def _expression(reply: str, gold: str) -> Grade:
     exactly = read_exactly(text, gold)
     if exactly is not None:
         return Grade(exactly, text, how)
-    same = same_expression(text, gold)
+    same = len(text) <= LONGEST and same_expression(text, gold)
     return Grade(bool(same), text, how if same is not None else "timed out")
 
 

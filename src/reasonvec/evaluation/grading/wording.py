@@ -126,7 +126,7 @@ def _by_text(clause: str, options: Mapping[str, str]) -> str | None:
 
 
 def _closed(clause: str, pair: tuple[str, str]) -> str | None:
-    words = re.findall(r"[a-z']+", clause.lower())
+    words: list[str] = re.findall(r"[a-z']+", clause.lower())
     if words and words[0] in pair and not (len(words) > 2 and words[1] == "or"):
         return words[0]
     given = []

@@ -35,6 +35,8 @@ class Outcome:
     """The harness's flexible-extract, where it has one for the benchmark."""
     logliks: tuple[float, ...] | None = None
     """Log-likelihood of each option in nats, in the order of the problem's `options`, the correct one included."""
+    normalised: bool | None = None
+    """Whether the right option is also the likeliest per byte of its text, the harness's acc_norm."""
 
     @property
     def answered(self) -> bool:
@@ -51,6 +53,7 @@ _NAMES = frozenset(field.name for field in fields(Outcome))
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "id": str, "task": str, "sample": int, "prompt_sha256": str, "correct": bool, "completion": str, "tokens": int,
     "finished": bool, "extracted": str, "how": str, "strict": bool, "flexible": bool, "logliks": list,
+    "normalised": bool,
 }  # fmt: skip
 
 

@@ -95,10 +95,10 @@ class Recorder:
 def open_run(path: Path, configuration: Mapping[str, Any], *, resume: bool) -> Recorder:
     """Begin a run at `path`, or go on with one whose configuration is the same.
 
-    Raises OutputError where something stands at `path` and `resume` was not given, and where there is nothing to
-    resume; RunError where the configuration differs, naming each difference, or recorded outcomes cannot be read.
+    Raises OutputError where something stands at `path` and `resume` was not given; RunError where the configuration
+    differs, naming each difference, or recorded outcomes cannot be read.
     """
-    stands = path.exists() or path.is_symlink()
+    stands = path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
     if stands and not resume:
         raise OutputError(
             f"{path} exists already. Nothing that was measured is overwritten: go on with that run by --resume, or "
@@ -107,7 +107,7 @@ def open_run(path: Path, configuration: Mapping[str, Any], *, resume: bool) -> R
     if not stands:
         _begin(path, configuration)
         return Recorder(path, ())
-    before = _read_configuration(path)
+    before = read_configuration(path)
     if changes := list(_changes(before, _plain(configuration))):
         more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
         raise RunError(
@@ -123,7 +123,7 @@ def open_run(path: Path, configuration: Mapping[str, Any], *, resume: bool) -> R
 
 def load_run(path: Path) -> Run:
     """Read a run, whole or not. Raises RunError for what is no run or cannot be read."""
-    configuration = _read_configuration(path)
+    configuration = read_configuration(path)
     outcomes, _ = _read_outcomes(path)
     order = {id: place for place, id in enumerate(dict.fromkeys(outcome.id for outcome in outcomes))}
     outcomes = tuple(sorted(outcomes, key=lambda outcome: (order[outcome.id], outcome.sample)))
@@ -143,7 +143,7 @@ def find_runs(path: Path) -> list[Path]:
 
 def _begin(path: Path, configuration: Mapping[str, Any]) -> None:
     try:
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)  # an empty one may be left of a run killed in its first moment
     except OSError as error:
         raise OutputError(f"{path} cannot be made: {error.strerror or error}.") from None
     write_whole(path / CONFIGURATION, _document(configuration), force=False)
@@ -158,7 +158,7 @@ def _plain(configuration: Mapping[str, Any]) -> Any:
     return json.loads(_document(configuration))
 
 
-def _read_configuration(path: Path) -> Mapping[str, Any]:
+def read_configuration(path: Path) -> Mapping[str, Any]:
     file = path / CONFIGURATION
     try:
         found = json.loads(file.read_bytes())

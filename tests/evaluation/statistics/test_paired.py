@@ -1,13 +1,14 @@
 """Intervals and tests, against published figures, hand computation and simulation."""
 
 from fractions import Fraction
+from itertools import product
 from math import comb
 
 import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from reasonvec.evaluation.statistics import exact_mcnemar, paired_difference, wilson_interval
+from reasonvec.evaluation.statistics import exact_mcnemar, mid_p_mcnemar, paired_difference, wilson_interval
 
 
 def _pair(both: int, gained: int, lost: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -100,3 +101,37 @@ def test_the_interval_covers_the_truth_in_about_95_of_100_studies() -> None:
 def test_what_cannot_be_paired_is_refused(arm: list[bool], baseline: list[bool]) -> None:
     with pytest.raises(ValueError, match="cannot be paired"):
         paired_difference(arm, baseline)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "exact", "mid"),
+    [  # Fagerland, Lydersen and Laake 2013, BMC Medical Research Methodology 13:91: airway hyper-responsiveness
+        # before and after a stem cell transplantation, and complete response before and after consolidation therapy
+        (1, 7, 0.0703, 0.0391),
+        (6, 16, 0.0525, 0.0347),
+    ],
+)
+def test_exact_and_mid_p_are_the_published_ones(gained: int, lost: int, exact: float, mid: float) -> None:
+    assert exact_mcnemar(gained=gained, lost=lost) == pytest.approx(exact, abs=5e-5)
+    assert mid_p_mcnemar(gained=gained, lost=lost) == pytest.approx(mid, abs=5e-5)
+
+
+@pytest.mark.parametrize("flips", [0, 1, 2, 7, 12])
+def test_both_p_values_are_those_of_every_coin_sequence_counted(flips: int) -> None:
+    sums = [sum(coins) for coins in product((0, 1), repeat=flips)]
+    for gained in range(flips + 1):
+        away = abs(gained - flips / 2)
+        further = sum(abs(total - flips / 2) > away for total in sums)
+        as_far = sum(abs(total - flips / 2) == away for total in sums)
+        counts = {"gained": gained, "lost": flips - gained}
+        assert exact_mcnemar(**counts) == pytest.approx((further + as_far) / 2**flips, rel=1e-12)
+        expected = (further + as_far / 2) / 2**flips if flips else 1.0
+        assert mid_p_mcnemar(**counts) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_null_comes_with_what_could_have_been_seen() -> None:
+    difference = paired_difference(*_pair(both=40, gained=66, lost=66, neither=1147))
+    assert difference.detectable == pytest.approx(
+        2.4, abs=0.05
+    )  # d * sqrt(1319) = 1.96 * sqrt(0.1) + 0.84 * sqrt(0.1 - d²)
+    assert paired_difference(*_pair(both=5, gained=2, lost=1, neither=2)).detectable is None

@@ -2,11 +2,11 @@
 columns. Text from files is never read as markup.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +16,12 @@ from reasonvec.evaluation.perturbations.suite import Perturbation
 from reasonvec.interchange.dcp_import import DcpImport
 from reasonvec.interchange.lora_export import LoraExport
 from reasonvec.interchange.lora_import import LoraImport
+from reasonvec.terminal.parts import facts as _facts
+from reasonvec.terminal.parts import number as _number
+from reasonvec.terminal.parts import percent as _percent
+from reasonvec.terminal.parts import safe as _safe
+from reasonvec.terminal.parts import size as _size
+from reasonvec.terminal.parts import table as _table
 from reasonvec.weights.analysis import Change, Inspection
 from reasonvec.weights.comparison import Comparison, Pair
 from reasonvec.weights.compatibility import CheckReport
@@ -24,6 +30,7 @@ from reasonvec.weights.extraction import Extraction
 from reasonvec.weights.job import Application
 from reasonvec.weights.lineage import Distance, Lineage
 from reasonvec.weights.receipt import RealisedAlpha
+from reasonvec.weights.trajectory import Trajectory
 from reasonvec.weights.vector import lossy_method
 from reasonvec.weights.verification import Verification
 
@@ -31,6 +38,8 @@ _COLOURS = {"blocking": "bold red", "warning": "yellow", "note": "cyan"}
 _BAR = 16
 _LISTED = 20
 """Overlapping problems that are shown by name."""
+_COLUMNS = 8
+"""Points of a trajectory that are shown by layer; --json has all."""
 
 
 def inspection(inspection: Inspection, *, tensors: bool = False) -> RenderableType:
@@ -54,6 +63,39 @@ def comparison(comparison: Comparison) -> RenderableType:
     name_column = vectors.columns[1]
     name_column.justify, name_column.overflow, name_column.no_wrap = "left", "fold", False
     return Group(vectors, *(_pair(pair, comparison) for pair in comparison.pairs))
+
+
+def trajectory(trajectory: Trajectory) -> RenderableType:
+    """A row for each point of the way; then the cosines by layer, of some points where there are many."""
+    points, course = trajectory.points, trajectory.overall
+    tasks = sorted({task for point in points for task in point.accuracies})
+    table = _table(
+        "step", "norm", "to final", "unrelated", "moved", "to next", *(escape(_safe(task)) for task in tasks)
+    )
+    for i, point in enumerate(points):
+        table.add_row(
+            point.name, f"{course.norms[i]:.4g}", _number(course.cosines[i]), _number(course.unrelated[i]),
+            f"{course.moves[i]:.3g}", _number(course.turns[i]),
+            *(_percent(point.accuracies.get(task)) for task in tasks),
+        )  # fmt: skip
+    legend = (
+        "to final: cosine of checkpoint − base to the last one's; unrelated: what that would be if the moves were "
+        "orthogonal to one another; to next: cosine of the move to a step to the next move"
+    )
+    return Group(_facts([("base", trajectory.base)]), table, Padding(Text(legend, style="dim"), (0, 0, 1, 0)),
+                 _by_layer(trajectory, "cosines", "Cosine to the final vector"),
+                 _by_layer(trajectory, "turns", "Cosine of the move to a step to the next move"))  # fmt: skip
+
+
+def _by_layer(trajectory: Trajectory, what: str, title: str) -> Table:
+    count = len(trajectory.points)
+    shown = (
+        sorted({round(i * (count - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS)}) if count > _COLUMNS else range(count)
+    )
+    table = _table("layer", *(trajectory.points[i].name for i in shown), title=title)
+    for layer, course in trajectory.layers.items():
+        table.add_row(layer, *(_number(getattr(course, what)[i]) for i in shown))
+    return table
 
 
 def check_report(report: CheckReport) -> RenderableType:
@@ -240,55 +282,6 @@ def _overlapping(found: Overlap) -> Table:
     return table
 
 
-def donor(made: Mapping[str, Any]) -> RenderableType:
-    """What `train` made, from its training.json."""
-    before, after = made["validation"]["before"], made["validation"]["after"]
-    facts = [
-        ("donor", str(made["path"])),
-        ("from", str(made["model"]["location"])),
-        ("data", f"{made['data']['training']:,} problems of {made['data']['name']}, "
-                 f"{made['data']['held_out']['dev']:,} held out"),
-        ("steps", f"{made['steps']:,} in {made['seconds']:,.0f} s, kept in {made['master_dtype']}, "
-                  f"written in {made['dtype']}"),
-    ]  # fmt: skip
-    if before and after:
-        facts.append(("held out", f"{_percent(before['accuracy'])} right before, {_percent(after['accuracy'])} after"))
-        if after["loss"] is not None:
-            facts.append(("loss there", f"{_number(before['loss'])} before, {_number(after['loss'])} after"))
-    if made["rounded_away_share"] is not None:
-        facts.append(("rounded away", f"{_percent(made['rounded_away_share'])} of the updates"))
-    return _facts(facts)
-
-
-def _safe(text: str) -> str:
-    """Without what could steer a terminal; line breaks stay."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def _table(*columns: str, title: str | None = None) -> Table:
-    """A table whose first column is text and whose others are numbers."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    return table
-
-
-def _facts(rows: Sequence[tuple[str, str]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(_safe(value)))
-    return table
-
-
 def _whole(inspection: Inspection) -> list[tuple[str, str]]:
     total = inspection.total
     rows = [("vector", inspection.name)]
@@ -406,18 +399,3 @@ def _conclusion(report: CheckReport) -> Text:
     warnings = count("warning")
     note = f", with {warnings} warning{'s' * (warnings > 1)} above" if warnings else ""
     return Text(f"Fits{note}.", style="bold yellow" if warnings else "bold green")
-
-
-def _percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{share:.{digits}%}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _size(nbytes: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= size:
-            return f"{nbytes / size:.1f} {unit}"
-    return f"{nbytes} bytes"

@@ -1,4 +1,4 @@
-"""Intervals and tests for 0/1 outcomes: one arm's accuracy, and the paired difference of two arms. Nothing else.
+"""Two arms on the same problems, right or wrong: the difference, its interval and exact tests.
 
 Every comparison is paired, because two arms answer the same problems (notes in docs/lab.md; Miller, arXiv:2411.00640).
 """
@@ -7,16 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from scipy.stats import binomtest
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binom, binomtest
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A two-sided confidence interval."""
-
-    low: float
-    high: float
+from reasonvec.evaluation.statistics.design import detectable_share
+from reasonvec.evaluation.statistics.intervals import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -37,17 +31,9 @@ class PairedDifference:
     """Upper end of the 95 % interval of `points`."""
     p: float
     """Exact two-sided McNemar p value."""
-
-
-def wilson_interval(correct: int, n: int, *, confidence: float = 0.95) -> Interval:
-    """Wilson score interval of the proportion `correct / n`, in 0..1; it does not collapse at 0 or 1.
-
-    (p + z²/2n ± z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n), Wilson 1927, JASA 22:209; computed by statsmodels.
-    """
-    if not 0 <= correct <= n or n == 0:
-        raise ValueError(f"{correct} right of {n} problems is no proportion: at least one problem is needed.")
-    low, high = proportion_confint(correct, n, alpha=1 - confidence, method="wilson")
-    return Interval(float(low), float(high))
+    detectable: float | None
+    """Smallest true difference in points that would be found in 80 % of such studies, with as many flips as here; None
+    where flips are too few for any."""
 
 
 def exact_mcnemar(*, gained: int, lost: int) -> float:
@@ -57,6 +43,18 @@ def exact_mcnemar(*, gained: int, lost: int) -> float:
     """
     flips = gained + lost
     return float(binomtest(gained, flips, 0.5).pvalue) if flips else 1.0
+
+
+def mid_p_mcnemar(*, gained: int, lost: int) -> float:
+    """McNemar's p with half the probability of what was observed: the exact one errs on the side of no difference.
+
+    Fagerland, Lydersen and Laake 2013, BMC Medical Research Methodology 13:91. It may reject a little too often, so
+    it stands beside the exact p and not in its place. No flips at all give 1.
+    """
+    if not gained + lost:
+        return 1.0
+    observed = float(binom.pmf(gained, gained + lost, 0.5))
+    return exact_mcnemar(gained=gained, lost=lost) - (observed / 2 if gained == lost else observed)
 
 
 def paired_difference(arm: Sequence[bool], baseline: Sequence[bool], *, confidence: float = 0.95) -> PairedDifference:
@@ -75,6 +73,7 @@ def paired_difference(arm: Sequence[bool], baseline: Sequence[bool], *, confiden
     lost = sum(baseline) - both
     n = len(arm)
     low, high = _newcombe(both=both, gained=gained, lost=lost, n=n, confidence=confidence)
+    detectable = detectable_share(n, discordance=(gained + lost) / n)
     return PairedDifference(
         n=n,
         gained=gained,
@@ -83,6 +82,7 @@ def paired_difference(arm: Sequence[bool], baseline: Sequence[bool], *, confiden
         low=100 * low,
         high=100 * high,
         p=exact_mcnemar(gained=gained, lost=lost),
+        detectable=None if detectable is None else 100 * detectable,
     )
 
 

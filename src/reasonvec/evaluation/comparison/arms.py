@@ -1,0 +1,149 @@
+"""Runs as arms: what run.json says of each, checked, and which problems it was measured on. Compares nothing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from reasonvec.errors import RunError
+from reasonvec.evaluation.runs import Outcome, Run
+
+_NUMBER = (int, float)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The problems that arms are measured on: all runs of one setting stand beside each other."""
+
+    task: str
+    """Of the benchmark; for a perturbed file of the one that it was made of."""
+    part: str | None
+    """dev or test, where the benchmark was split."""
+    operator: str | None
+    """Of the perturbation; None for problems as they are."""
+    severity: int | None
+    seed: int | None
+
+    @property
+    def title(self) -> str:
+        part = f" ({self.part})" if self.part else ""
+        changed = f", {self.operator}, severity {self.severity}, seed {self.seed}" if self.operator else ""
+        return f"{self.task}{part}{changed}"
+
+    @property
+    def changed(self) -> bool:
+        """Whether the problems differ from the benchmark's own; severity 0 leaves them as they are."""
+        return self.operator is not None and self.severity != 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "part": self.part,
+            "operator": self.operator,
+            "severity": self.severity,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One run as a side of a comparison; each is equal to itself alone, whatever it holds."""
+
+    run: Run
+    name: str
+    """The run's directory; with those above it where two have the same name."""
+    checkpoint: str
+    vector: str | None
+    alpha: float | None
+    control: str | None
+    """`random` or `permuted` for a vector that carries nothing; None for a real one, and for none."""
+    prompt: str
+    setting: Setting
+
+    @cached_property
+    def model(self) -> str:
+        """All that run.json says of checkpoint and vector: the same for two runs of one model."""
+        return json.dumps(self.run.configuration["arm"], sort_keys=True)
+
+    @cached_property
+    def wording(self) -> str:
+        """All that run.json says of the prompt."""
+        return json.dumps(self.run.configuration["prompt"], sort_keys=True)
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing was added to the checkpoint."""
+        return self.vector is None or self.alpha == 0
+
+    @property
+    def problems(self) -> Mapping[str, tuple[Outcome, ...]]:
+        return self.run.by_id
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "run": str(self.run.path),
+            "checkpoint": self.checkpoint,
+            "vector": self.vector,
+            "alpha": self.alpha,
+            "control": self.control,
+            "prompt": self.prompt,
+        }
+
+
+def read_arms(runs: Sequence[Run]) -> list[Arm]:
+    """The runs as arms, in their order. Raises RunError where run.json lacks what a comparison needs."""
+    settings = [_setting(run) for run in runs]
+    taken = [(run.name, setting) for run, setting in zip(runs, settings, strict=True)]
+    return [
+        _arm(run, setting, str(run.path) if taken.count((run.name, setting)) > 1 else run.name)
+        for run, setting in zip(runs, settings, strict=True)
+    ]
+
+
+def _arm(run: Run, setting: Setting, name: str) -> Arm:
+    alpha = _field(run, "arm", "alpha", _NUMBER, optional=True)
+    control = _field(run, "arm", "control", (str, dict), optional=True)
+    return Arm(
+        run=run,
+        name=name,
+        checkpoint=_field(run, "arm", "checkpoint", str),
+        vector=_field(run, "arm", "vector", str, optional=True),
+        alpha=None if alpha is None else float(alpha),
+        control=str(control.get("kind")) if isinstance(control, dict) else control,
+        prompt=_field(run, "prompt", "name", str),
+        setting=setting,
+    )
+
+
+def _setting(run: Run) -> Setting:
+    split = _field(run, "benchmark", "split", dict, optional=True) or {}
+    header = _field(run, "benchmark", "perturbation", dict, optional=True) or {}
+    origin = header.get("benchmark")
+    task = origin.get("task") if isinstance(origin, dict) else None
+    for name, kind in (("operator", str), ("severity", int), ("seed", int)):
+        if header and not isinstance(header.get(name), kind):
+            raise _damaged(run, f"benchmark.perturbation.{name}", header.get(name))
+    if split and not isinstance(split.get("part"), str):
+        raise _damaged(run, "benchmark.split.part", split.get("part"))
+    return Setting(
+        task=task if isinstance(task, str) else _field(run, "benchmark", "task", str),
+        part=split.get("part"),
+        operator=header.get("operator"),
+        severity=header.get("severity"),
+        seed=header.get("seed"),
+    )
+
+
+def _field(run: Run, section: str, name: str, kind: Any, *, optional: bool = False) -> Any:
+    value = run.configuration[section].get(name)
+    if value is None and optional:
+        return None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise _damaged(run, f"{section}.{name}", value)
+    return value
+
+
+def _damaged(run: Run, name: str, value: Any) -> RunError:
+    return RunError(f"{run.path / 'run.json'} is damaged: `{name}` is {json.dumps(value)[:80]}. Measure again.")

@@ -1,0 +1,72 @@
+"""What a difference may be mistaken for, in words: form, length, noise, another prompt. Computes nothing new."""
+
+from collections.abc import Iterator
+from statistics import fmean
+
+from reasonvec.evaluation.comparison import guards
+from reasonvec.evaluation.comparison.contrast import SIGNIFICANCE, Contrast
+
+FEWEST_FLIPS = 6
+"""With 5 flips, all one way, the exact p is still 2 / 2⁵ = 0.0625."""
+NOISY_FROM = 0.85
+"""Accuracy on GSM8K from which its wrong labels are a good part of what is left."""
+
+
+def caveats(found: Contrast) -> Iterator[str]:
+    """Every one that applies, as a sentence without its full stop."""
+    yield from guards.warnings(found.arm, found.baseline)
+    if found.role == "repeat":
+        yield _repeated(found)
+        return
+    if found.arm.model != found.baseline.model and found.arm.wording != found.baseline.wording:
+        yield (
+            f"model and prompt both differ ({found.arm.prompt}, {found.baseline.prompt}), so the difference is that "
+            f"of both together. Look at the baseline with the same prompt"
+        )
+    yield from _form_warnings(found)
+    for name, points in (("strict match", found.strict), ("flexible extraction", found.flexible)):
+        if points is not None and points * found.difference.points < 0:
+            yield (
+                f"the harness's {name} says {points:+.1f} points where ours says {found.difference.points:+.1f}: read "
+                f"some completions before believing either"
+            )
+    if found.gained is not None and found.lost is not None and found.gained + found.lost < FEWEST_FLIPS:
+        yield (f"only {found.gained + found.lost} problems flipped; below {FEWEST_FLIPS} no result could have p < 0.05")
+    yield from _level_warnings(found)
+
+
+def _repeated(found: Contrast) -> str:
+    flips = sum(bool(value) for value in found.differences)
+    if not flips:
+        return "a repeat of the same arm: every verdict was the same again"
+    return (
+        f"a repeat of the same arm: {flips} of {found.n} problems came out differently with nothing changed. "
+        f"Differences of that size need no cause"
+    )
+
+
+def _form_warnings(found: Contrast) -> Iterator[str]:
+    both = found.answered_by_both
+    if found.answered.p < SIGNIFICANCE:
+        rest = f" Where both gave one the difference is {both.points:+.1f} points" if both else ""
+        yield (
+            f"an answer was found in {found.answered.arm:.1%} of its completions and in {found.answered.baseline:.1%} "
+            f"of the baseline's: part of the difference can be form.{rest}"
+        )
+    if found.cut_off and found.cut_off.p < SIGNIFICANCE:
+        yield (
+            f"{found.cut_off.arm:.1%} of its completions were cut off, and {found.cut_off.baseline:.1%} of the "
+            f"baseline's: part of the difference can be length. Allow more new tokens"
+        )
+
+
+def _level_warnings(found: Contrast) -> Iterator[str]:
+    levels = [fmean(outcome.correct for outcome in one.run.outcomes) for one in (found.arm, found.baseline)]
+    if levels[1] in (0.0, 1.0):
+        what = "nothing can be lost" if levels[1] == 0 else "nothing can be gained"
+        yield f"the baseline got {'no' if levels[1] == 0 else 'every'} problem right, so {what}"
+    if max(levels) >= NOISY_FROM and found.arm.setting.task.split("/")[0] == "gsm8k":
+        yield (
+            "some of GSM8K's gold answers are wrong or ambiguous (GSM8K-Platinum keeps 1,209 of 1,319 test problems), "
+            "so much of what is left above 85 % is not reasoning"
+        )

@@ -1,0 +1,82 @@
+"""What must not be compared, and what may be with a warning. Finds everything; raises and prints nothing."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from reasonvec.evaluation.comparison.arms import Arm
+
+SAME_PROBLEMS = (("benchmark", "problems_sha256"), ("benchmark", "limit"), ("benchmark", "split"))
+SAME_SAMPLING = (("sampling", "samples"), ("sampling", "temperature"), ("sampling", "max_new_tokens"),
+                 ("engine", "name"), ("engine", "dtype"))  # fmt: skip
+"""Any of them changes accuracy by itself."""
+LIKE = (("engine", "device"), ("engine", "batch_size"), ("engine", "versions"))
+"""They change the order of sums, and so now and then a token."""
+
+
+def unfinished(arms: Sequence[Arm]) -> Iterator[str]:
+    """Runs that did not answer all their problems."""
+    for arm in arms:
+        total = arm.run.configuration["benchmark"].get("problems")
+        if not arm.run.complete:
+            yield (
+                f"{arm.run.path} is unfinished: {len(arm.problems)} of {total} problems were answered. Those that are "
+                f"missing are not a random part. Go on with it: reasonvec evaluate ... --out {arm.run.path} --resume"
+            )
+
+
+def refusals(arm: Arm, other: Arm) -> Iterator[str]:
+    """Why the outcomes of two arms cannot be paired, or their difference would not be the arms'."""
+    names = (*SAME_PROBLEMS, *SAME_SAMPLING)
+    differing = list(_differing(arm, other, names))
+    if differing:
+        yield f"{arm.run.path} and {other.run.path} differ in {'; '.join(differing)}"
+    elif missing := _unpaired(arm, other):
+        yield missing
+
+
+def sampling_refusals(arm: Arm, other: Arm) -> Iterator[str]:
+    """The same for arms on problems that differ on purpose: a perturbation and the benchmark itself."""
+    if differing := list(_differing(arm, other, SAME_SAMPLING)):
+        yield f"{arm.run.path} and {other.run.path} differ in {'; '.join(differing)}"
+
+
+def warnings(arm: Arm, baseline: Arm) -> Iterator[str]:
+    """What may have moved the outcomes besides the arms' difference."""
+    if differing := list(_differing(arm, baseline, LIKE)):
+        yield (
+            f"measured otherwise than its baseline: {'; '.join(differing)}. That alone flips some answers; measure "
+            f"both alike, or look at a repeat of the baseline"
+        )
+    if arm.wording == baseline.wording:
+        others = sum(
+            outcomes[0].prompt_sha256 != baseline.problems[id][0].prompt_sha256 for id, outcomes in arm.problems.items()
+        )
+        if others:
+            yield (
+                f"{others} of {len(arm.problems)} problems reached the two models as different text, though the prompt "
+                f"is the same: their chat templates differ. The difference is that of both"
+            )
+
+
+def _unpaired(arm: Arm, other: Arm) -> str | None:
+    left, right = arm.problems, other.problems
+    odd = sorted(left.keys() ^ right.keys()) or sorted(id for id in left if len(left[id]) != len(right[id]))
+    if not odd:
+        return None
+    return (
+        f"{arm.run.path} and {other.run.path} say that they hold the same problems, but {len(odd)} do not pair, first "
+        f"{odd[0]}. One was changed by hand; measure it again"
+    )
+
+
+def _differing(arm: Arm, other: Arm, names: Sequence[tuple[str, str]]) -> Iterator[str]:
+    for section, name in names:
+        left, right = (one.run.configuration[section].get(name) for one in (arm, other))
+        if left != right:
+            yield f"{section}.{name} ({_short(left)}, {_short(right)})"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

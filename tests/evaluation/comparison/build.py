@@ -1,0 +1,67 @@
+"""Runs made by hand, written as `reasonvec evaluate` writes them, so that a test's oracle can be read off its lines."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reasonvec.evaluation.runs import Outcome, load_run, open_run
+from reasonvec.evaluation.runs.record import Run
+
+PLAIN = {"name": "plain", "text": "", "placement": "user", "shots": 0}
+THINK = {"name": "think", "text": "Think step by step.", "placement": "user", "shots": 0}
+
+
+def configuration(
+    *,
+    vector: str | None = None,
+    alpha: float | None = None,
+    checkpoint: str = "target",
+    control: Mapping[str, Any] | None = None,
+    prompt: Mapping[str, Any] = PLAIN,
+    task: str = "gsm8k",
+    problems: int = 8,
+    problems_sha256: str = "0" * 64,
+    **other: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What run.json holds; `other` replaces fields of benchmark, sampling or engine."""
+    made: dict[str, Any] = {
+        "format": "reasonvec run", "format_version": 1, "reasonvec": "0.1.0",
+        "arm": {"checkpoint": checkpoint, "vector": vector, "alpha": alpha, "control": control},
+        "benchmark": {"task": task, "problems": problems, "problems_sha256": problems_sha256, "files": {},
+                      "licences": ["MIT"], "split": None, "limit": None, "perturbation": None},
+        "prompt": dict(prompt),
+        "sampling": {"samples": 1, "temperature": 0.0, "seed": 0, "max_new_tokens": 1024},
+        "engine": {"name": "transformers", "dtype": "float32", "device": "cpu", "batch_size": 8, "versions": {}},
+        "contamination": None,
+    }  # fmt: skip
+    for name, fields in other.items():
+        made[name] |= fields
+    return made
+
+
+def outcome(id: str, correct: bool, **fields: Any) -> Outcome:
+    """One completion that ended by itself and holds an answer, unless told otherwise."""
+    given: dict[str, Any] = {
+        "task": "gsm8k", "sample": 0, "completion": "so 4", "tokens": 10, "finished": True, "extracted": "4",
+        "prompt_sha256": hashlib.sha256(id.encode()).hexdigest(), **fields,
+    }  # fmt: skip
+    return Outcome(id=id, correct=correct, **given)
+
+
+def outcomes(verdicts: Sequence[bool], **fields: Any) -> list[Outcome]:
+    """One outcome a problem: p0, p1, ..."""
+    return [outcome(f"p{number}", verdict, **fields) for number, verdict in enumerate(verdicts)]
+
+
+def write_run(path: Path, answers: Sequence[Outcome | bool], *, complete: bool = True, **configured: Any) -> Run:
+    """Write a run and read it back; bare verdicts become outcomes of p0, p1, ..."""
+    found = [one if isinstance(one, Outcome) else outcome(f"p{n}", one) for n, one in enumerate(answers)]
+    configured.setdefault("problems", len({one.id for one in found}))
+    samples = max((one.sample for one in found), default=0) + 1
+    configured["sampling"] = {"samples": samples, **configured.get("sampling", {})}
+    with open_run(path, configuration(**configured), resume=False) as recorder:
+        recorder.append(found)
+        if complete:
+            recorder.finish({})
+    return load_run(path)

@@ -1,0 +1,421 @@
+"""From runs on disk to evidence: what is compared with what, what is refused, and the words beside the numbers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasonvec.errors import RunError
+from reasonvec.evaluation.comparison import compare_runs
+from reasonvec.evaluation.statistics import holm, paired_difference
+
+from .build import THINK, outcome, outcomes, write_run
+
+BASELINE = [True] * 60 + [False] * 40
+
+
+def _flipped(verdicts: Sequence[bool], *, gained: int, lost: int) -> list[bool]:
+    """The first `lost` right ones wrong, and the last `gained` wrong ones right."""
+    right = [place for place, verdict in enumerate(verdicts) if verdict][:lost]
+    wrong = [place for place, verdict in enumerate(verdicts) if not verdict]
+    wrong = wrong[len(wrong) - gained :]
+    return [verdict != (place in right or place in wrong) for place, verdict in enumerate(verdicts)]
+
+
+def _perturbed(operator: str, severity: int = 1) -> dict[str, Any]:
+    return {
+        "task": f"{operator}.jsonl",
+        "perturbation": {"operator": operator, "severity": severity, "seed": 0, "benchmark": {"task": "gsm8k"}},
+    }
+
+
+def _study(path: Path) -> Path:
+    """A target, two alphas, a control, both prompts and a repeat."""
+    write_run(path / "target", BASELINE)
+    write_run(path / "half", _flipped(BASELINE, gained=9, lost=4), vector="v", alpha=0.5)
+    write_run(path / "whole", _flipped(BASELINE, gained=20, lost=3), vector="v", alpha=1.0)
+    write_run(path / "whole-think", _flipped(BASELINE, gained=25, lost=3), vector="v", alpha=1.0, prompt=THINK)
+    write_run(path / "think", _flipped(BASELINE, gained=10, lost=2), prompt=THINK)
+    write_run(path / "random-1", _flipped(BASELINE, gained=4, lost=4), vector="r", alpha=1.0,
+              control={"kind": "random", "seed": 1, "of": "v"})  # fmt: skip
+    write_run(path / "target-again", _flipped(BASELINE, gained=1, lost=2))
+    return path
+
+
+def test_every_arm_stands_against_the_one_without_vector_and_prompt(tmp_path: Path) -> None:
+    (table,) = compare_runs([_study(tmp_path)]).tables
+    assert table.baseline is not None and table.baseline.name == "target"
+    found = {(one.arm.name, one.baseline.name): one.role for one in table.contrasts}
+    assert found == {
+        ("half", "target"): "confirmatory",
+        ("whole", "target"): "confirmatory",
+        ("think", "target"): "confirmatory",
+        ("whole-think", "think"): "confirmatory",
+        ("whole-think", "target"): "confirmatory",
+        ("random-1", "target"): "control",
+        ("target-again", "target"): "repeat",
+    }
+    assert table.arms[0][0].name == "target"
+    assert table.arms[-1][0].name == "random-1"
+
+
+def test_the_numbers_are_those_of_the_pairs(tmp_path: Path) -> None:
+    (table,) = compare_runs([_study(tmp_path)]).tables
+    whole = next(one for one in table.contrasts if one.arm.name == "whole")
+    expected = paired_difference(_flipped(BASELINE, gained=20, lost=3), BASELINE)
+    assert (whole.n, whole.gained, whole.lost) == (100, 20, 3)
+    assert whole.difference.points == pytest.approx(17.0)
+    assert whole.difference.interval is not None
+    assert (whole.difference.interval.low, whole.difference.interval.high) == (expected.low, expected.high)
+    assert (whole.p, whole.detectable) == (expected.p, expected.detectable)
+    # mean ± 1.96·sqrt(s²/n) with s² = (b + c - (b - c)²/n) / (n - 1)
+    reach = 100 * 1.959964 * ((23 - 17**2 / 100) / 99 / 100) ** 0.5
+    assert whole.analytic is not None and whole.bootstrap is not None
+    assert (whole.analytic.low, whole.analytic.high) == pytest.approx((17 - reach, 17 + reach))
+    assert (whole.bootstrap.low, whole.bootstrap.high) == pytest.approx((17 - reach, 17 + reach), abs=1.5)
+
+
+def test_the_family_is_every_confirmatory_difference_of_the_call(tmp_path: Path) -> None:
+    _study(tmp_path / "gsm8k")
+    write_run(tmp_path / "sciq" / "target", BASELINE, task="sciq")
+    write_run(tmp_path / "sciq" / "whole", _flipped(BASELINE, gained=12, lost=1), task="sciq", vector="v", alpha=1.0)
+    comparison = compare_runs([tmp_path])
+    members = [one for table in comparison.tables for one in table.contrasts if one.role == "confirmatory"]
+    assert comparison.family == len(members) == 6
+    assert [one.holm_p for one in members] == list(holm([one.p for one in members]))
+    others = [one for table in comparison.tables for one in table.contrasts if one.role != "confirmatory"]
+    assert {one.holm_p for one in others} == {None}
+
+
+def test_differences_on_the_development_part_are_exploratory(tmp_path: Path) -> None:
+    dev = {"split": {"part": "dev", "seed": 0}}
+    write_run(tmp_path / "target", BASELINE, benchmark=dev)
+    for alpha, gained in ((0.5, 12), (1.0, 15), (1.5, 9)):
+        verdicts = _flipped(BASELINE, gained=gained, lost=2)
+        write_run(tmp_path / f"plus-{alpha}", verdicts, vector="v", alpha=alpha, benchmark=dev)
+    comparison = compare_runs([tmp_path])
+    (table,) = comparison.tables
+    assert comparison.family == 0
+    assert {one.role for one in table.contrasts} == {"exploratory"}
+    assert any("exploratory" in note and "confirm" in note for note in table.notes)
+    (sweep,) = table.sweeps
+    assert (sweep.best, sweep.alphas, sweep.points) == ("plus-1.0", 3, pytest.approx(13.0))
+    assert 0 < sweep.optimism < 4  # below the standard error of one difference, about 4 points
+
+
+def test_a_vector_is_ranked_among_controls_at_its_own_alpha(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "plus", _flipped(BASELINE, gained=20, lost=3), vector="v", alpha=1.0)
+    write_run(tmp_path / "minus", _flipped(BASELINE, gained=1, lost=9), vector="v", alpha=-1.0)
+    for number, (gained, lost) in enumerate(((20, 3), (2, 2), (5, 1), (0, 4))):
+        control = {"kind": "random", "seed": number, "of": "v"}
+        verdicts = _flipped(BASELINE, gained=gained, lost=lost)
+        write_run(tmp_path / f"random-{number}", verdicts, vector=f"r{number}", alpha=1.0, control=control)
+    verdicts = _flipped(BASELINE, gained=0, lost=20)
+    write_run(tmp_path / "random-minus", verdicts, vector="r0", alpha=-1.0, control={"kind": "random", "seed": 0})
+    (table,) = compare_runs([tmp_path]).tables
+    ranks = {rank.arm: (rank.controls, rank.as_good, rank.p) for rank in table.ranks}
+    assert ranks == {"plus": (4, 1, 2 / 5), "minus": (1, 1, 1.0)}
+
+
+def test_a_named_baseline_stands_for_its_arm_on_every_benchmark(tmp_path: Path) -> None:
+    for task in ("gsm8k", "sciq"):
+        write_run(tmp_path / task / "sft", BASELINE, checkpoint="sft", task=task)
+        write_run(tmp_path / task / "grpo", _flipped(BASELINE, gained=8, lost=1), checkpoint="grpo", task=task)
+    comparison = compare_runs([tmp_path], baseline=tmp_path / "gsm8k" / "sft")
+    assert [(one.arm.checkpoint, one.baseline.checkpoint) for table in comparison.tables
+            for one in table.contrasts] == [("grpo", "sft")] * 2  # fmt: skip
+
+
+def test_a_baseline_that_a_benchmark_lacks_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "other", BASELINE, task="sciq", vector="v", alpha=1.0)
+    with pytest.raises(RunError, match=r"sciq was not measured with the baseline's arm \(target\): measure it there"):
+        compare_runs([tmp_path], baseline=tmp_path / "target")
+
+
+def test_a_directory_is_no_baseline(tmp_path: Path) -> None:
+    write_run(tmp_path / "all" / "target", BASELINE)
+    with pytest.raises(RunError, match="is a directory of runs, and one run is the baseline"):
+        compare_runs([tmp_path], baseline=tmp_path / "all")
+
+
+def test_without_one_clear_baseline_nothing_is_compared_and_the_note_says_why(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", BASELINE, checkpoint="a")
+    write_run(tmp_path / "b", BASELINE, checkpoint="b")
+    (table,) = compare_runs([tmp_path]).tables
+    assert table.baseline is None and table.contrasts == ()
+    assert table.notes == ("no differences, for want of a baseline: a, b could each be it. Name one by --baseline",)
+
+
+def test_the_checkpoint_that_vectors_were_added_to_is_the_baseline_among_donors(tmp_path: Path) -> None:
+    write_run(tmp_path / "grpo", BASELINE, checkpoint="grpo")
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "whole", _flipped(BASELINE, gained=8, lost=1), vector="v", alpha=1.0)
+    (table,) = compare_runs([tmp_path]).tables
+    assert table.baseline is not None and table.baseline.name == "target"
+
+
+def test_everything_that_forbids_a_comparison_is_said_at_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "a", BASELINE, vector="v", alpha=1.0, problems_sha256="f" * 64)
+    write_run(tmp_path / "b", BASELINE, vector="v", alpha=0.5, sampling={"max_new_tokens": 256, "temperature": 0.7})
+    write_run(tmp_path / "c", BASELINE, vector="v", alpha=2.0, engine={"dtype": "bfloat16"}, benchmark={"limit": 100})
+    with pytest.raises(RunError) as error:
+        compare_runs([tmp_path])
+    text = str(error.value)
+    assert "cannot be compared, for 3 reasons" in text
+    assert 'benchmark.problems_sha256 ("ffff' in text
+    assert "sampling.temperature (0.7, 0.0); sampling.max_new_tokens (256, 1024)" in text
+    assert 'benchmark.limit (100, null); engine.dtype ("bfloat16", "float32")' in text
+
+
+def test_unfinished_runs_are_refused_with_the_way_to_finish_them(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "half", BASELINE[:37], complete=False, problems=100, vector="v", alpha=1.0)
+    with pytest.raises(RunError, match=r"half is unfinished: 37 of 100 problems were answered.*--resume"):
+        compare_runs([tmp_path])
+
+
+def test_problems_that_do_not_pair_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", outcomes([True, False]))
+    write_run(tmp_path / "other", [outcome("p0", True), outcome("p9", True)], vector="v", alpha=1.0)
+    with pytest.raises(RunError, match="say that they hold the same problems, but 2 do not pair, first p1"):
+        compare_runs([tmp_path])
+
+
+def test_another_batch_size_or_template_is_a_warning(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", outcomes(BASELINE))
+    answers = [replace(one, prompt_sha256="f" * 64) for one in outcomes(_flipped(BASELINE, gained=9, lost=2))]
+    write_run(tmp_path / "whole", answers, vector="v", alpha=1.0, engine={"batch_size": 64})
+    caveats = " | ".join(compare_runs([tmp_path]).tables[0].contrasts[0].caveats)
+    assert "measured otherwise than its baseline: engine.batch_size (64, 8)" in caveats
+    assert "100 of 100 problems reached the two models as different text" in caveats
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "text"),
+    [
+        ("arm", {"checkpoint": 3}, "`arm.checkpoint` is 3"),
+        ("arm", {"alpha": "much"}, '`arm.alpha` is "much"'),
+        ("prompt", {"name": None}, "`prompt.name` is null"),
+        ("benchmark", {"split": {"part": 1}}, "`benchmark.split.part` is 1"),
+        ("benchmark", {"perturbation": {"operator": ["x"]}}, r'`benchmark.perturbation.operator` is \["x"\]'),
+    ],
+)
+def test_a_run_that_was_changed_by_hand_is_refused(
+    tmp_path: Path, section: str, fields: dict[str, Any], text: str
+) -> None:
+    run = write_run(tmp_path / "target", BASELINE)
+    document = dict(run.configuration)
+    document[section] = {**document[section], **fields}
+    (run.path / "run.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match=f"run.json is damaged: {text}"):
+        compare_runs([tmp_path])
+
+
+def _caveats(path: Path) -> str:
+    return " | ".join(compare_runs([path]).tables[0].contrasts[0].caveats)
+
+
+def test_a_gain_of_form_alone_is_told_from_one_of_reasoning(tmp_path: Path) -> None:
+    """The baseline solves what it answers as well as the arm does, and answers less."""
+    solved = [place % 2 == 0 for place in range(100)]
+    silent = [outcome(f"p{place}", right and place >= 40, extracted="4" if place >= 40 else None)
+              for place, right in enumerate(solved)]  # fmt: skip
+    write_run(tmp_path / "target", silent)
+    write_run(tmp_path / "whole", solved, vector="v", alpha=1.0)
+    (contrast,) = compare_runs([tmp_path]).tables[0].contrasts
+    assert contrast.difference.points == pytest.approx(20.0) and contrast.clear
+    assert contrast.answered_by_both is not None and contrast.answered_by_both.points == 0.0
+    assert (contrast.answered.arm, contrast.answered.baseline) == (1.0, 0.6)
+    assert (
+        "an answer was found in 100.0% of its completions and in 60.0% of the baseline's: part of the difference can "
+        "be form. Where both gave one the difference is +0.0 points"
+    ) in " | ".join(contrast.caveats)
+
+
+def test_completions_that_are_cut_off_more_often_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    long = [replace(one, finished=place >= 30) for place, one in enumerate(outcomes(BASELINE))]
+    write_run(tmp_path / "whole", long, vector="v", alpha=1.0)
+    assert "30.0% of its completions were cut off, and 0.0% of the baseline's" in _caveats(tmp_path)
+
+
+def test_graders_that_disagree_in_sign_are_named(tmp_path: Path) -> None:
+    base = [replace(one, strict=True) for one in outcomes(BASELINE)]
+    write_run(tmp_path / "target", base)
+    arm = [replace(one, strict=place > 4) for place, one in enumerate(outcomes(_flipped(BASELINE, gained=9, lost=1)))]
+    write_run(tmp_path / "whole", arm, vector="v", alpha=1.0)
+    assert "the harness's strict match says -5.0 points where ours says +8.0" in _caveats(tmp_path)
+
+
+def test_flips_too_few_for_any_result_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "whole", _flipped(BASELINE, gained=5, lost=0), vector="v", alpha=1.0)
+    assert "only 5 problems flipped; below 6 no result could have p < 0.05" in _caveats(tmp_path)
+
+
+@pytest.mark.parametrize(("verdict", "text"), [(True, "every problem right, so nothing can be gained"),
+                                               (False, "no problem right, so nothing can be lost")])  # fmt: skip
+def test_a_baseline_at_an_end_of_the_scale_is_named(tmp_path: Path, verdict: bool, text: str) -> None:
+    write_run(tmp_path / "target", [verdict] * 50)
+    write_run(tmp_path / "whole", [not verdict] * 10 + [verdict] * 40, vector="v", alpha=1.0)
+    assert text in _caveats(tmp_path)
+
+
+def test_label_noise_is_told_where_it_matters(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", [True] * 90 + [False] * 10)
+    write_run(tmp_path / "whole", [True] * 97 + [False] * 3, vector="v", alpha=1.0)
+    assert "1,209 of 1,319" in _caveats(tmp_path)
+
+
+def test_two_things_changed_at_once_are_not_put_down_to_the_vector(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "whole-think", _flipped(BASELINE, gained=20, lost=1), vector="v", alpha=1.0, prompt=THINK)
+    assert "model and prompt both differ (think, plain), so the difference is that of both" in _caveats(tmp_path)
+
+
+def test_a_repeat_shows_how_much_flips_by_itself(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "target-again", _flipped(BASELINE, gained=1, lost=2))
+    assert "3 of 100 problems came out differently with nothing changed" in _caveats(tmp_path)
+
+
+def test_tasks_are_strata(tmp_path: Path) -> None:
+    tasks = {"bbh/a": 60, "bbh/b": 40}
+    ids = [(f"{task}/{number}", task) for task, count in tasks.items() for number in range(count)]
+    base = [outcome(id, place % 2 == 0, task=task) for place, (id, task) in enumerate(ids)]
+    # +10 problems on a of 60, none on b
+    arm = [replace(one, correct=one.correct or place in range(1, 21, 2)) for place, one in enumerate(base)]
+    write_run(tmp_path / "target", base, task="bbh")
+    write_run(tmp_path / "whole", arm, task="bbh", vector="v", alpha=1.0)
+    (contrast,) = compare_runs([tmp_path]).tables[0].contrasts
+    assert contrast.difference.points == pytest.approx(10.0)
+    assert contrast.macro is not None and contrast.macro.points == pytest.approx(100 * (10 / 60 + 0) / 2)
+    error = 100 * ((1 / 6) * (5 / 6) * 60 / 59 / 60) ** 0.5  # of task a; b does not vary
+    assert contrast.macro.interval is not None and contrast.stratified is not None
+    assert contrast.macro.interval.high == pytest.approx(100 / 12 + 1.959964 * error / 2)
+    assert contrast.stratified.high == pytest.approx(10 + 1.959964 * error * 0.6)
+    assert contrast.tasks["bbh/b"].points == 0 and contrast.tasks["bbh/b"].interval is None
+
+
+def test_several_samples_are_compared_by_problem(tmp_path: Path) -> None:
+    def answers(shares: Sequence[int]) -> list[Any]:
+        return [
+            outcome(f"p{n}", sample < share, sample=sample) for n, share in enumerate(shares) for sample in range(4)
+        ]
+
+    base, arm = [0, 1, 2, 3, 4, 0, 2, 1], [1, 2, 3, 4, 4, 1, 2, 2]
+    sampling = {"temperature": 0.7}
+    write_run(tmp_path / "target", answers(base), sampling=sampling)
+    write_run(tmp_path / "whole", answers(arm), vector="v", alpha=1.0, sampling=sampling)
+    (contrast,) = compare_runs([tmp_path]).tables[0].contrasts
+    assert (contrast.n, contrast.samples, contrast.gained, contrast.mid_p) == (8, 4, None, None)
+    assert contrast.difference.points == pytest.approx(100 * 6 / 32)
+    assert contrast.p == pytest.approx(2 / 2**6)  # six of eight problems moved, all the same way
+    deviation = (sum((x - 6 / 32) ** 2 for x in [0.25] * 6 + [0.0] * 2) / 7) ** 0.5
+    assert contrast.detectable == pytest.approx(100 * (1.959964 + 0.841621) * deviation / 8**0.5)
+
+
+def test_robustness_is_the_difference_in_differences_on_the_same_problems(tmp_path: Path) -> None:
+    """Clean: +17 points on all, +20 on the 50 that the operator applies to; changed: +4 on those."""
+    write_run(tmp_path / "target", BASELINE)
+    arm = _flipped(BASELINE, gained=20, lost=3)
+    write_run(tmp_path / "whole", arm, vector="v", alpha=1.0)
+    some = list(range(50, 100))
+    changed = [outcome(f"p{place}", BASELINE[place]) for place in some]
+    better = [outcome(f"p{place}", BASELINE[place] or place in (98, 99)) for place in some]
+    typo = _perturbed("typo")
+    write_run(tmp_path / "typo" / "target", changed, benchmark=typo, problems_sha256="1" * 64)
+    write_run(tmp_path / "typo" / "whole", better, benchmark=typo, problems_sha256="1" * 64, vector="v", alpha=1.0)
+    comparison = compare_runs([tmp_path])
+    (row,) = comparison.robustness
+    assert (row.n, row.arm, row.baseline) == (50, "whole", "target")
+    clean = 100 * sum(arm[place] - BASELINE[place] for place in some) / 50
+    assert row.clean_points == pytest.approx(clean) == pytest.approx(40.0)
+    assert row.changed_points == pytest.approx(4.0)
+    assert row.difference.points == pytest.approx(-36.0)
+    # 18 problems moved by -1, the others not: 2 of 2^18 signs are as extreme
+    assert row.clear and row.p <= 0.001
+    assert row.holm_p == row.p
+
+
+def test_perturbations_of_one_problem_are_pooled_as_clusters(tmp_path: Path) -> None:
+    verdicts = [place % 2 == 0 for place in range(200)]
+    arm = _flipped(verdicts, gained=30, lost=5)
+    write_run(tmp_path / "target", verdicts)
+    write_run(tmp_path / "whole", arm, vector="v", alpha=1.0)
+    for number, operator in enumerate(("typo", "surface", "number-format"), 1):
+        fields: dict[str, Any] = {"benchmark": _perturbed(operator), "problems_sha256": str(number) * 64}
+        write_run(tmp_path / operator / "target", verdicts, **fields)
+        write_run(tmp_path / operator / "whole", _flipped(verdicts, gained=12, lost=5), vector="v", alpha=1.0, **fields)
+    *single, together = compare_runs([tmp_path]).robustness
+    assert len(single) == 3 and together.n == 200 and len(together.changed) == 3
+    assert together.difference.points == pytest.approx(single[0].difference.points) == pytest.approx(-9.0)
+    # the same three times is no more evidence than once
+    assert single[0].difference.interval is not None and together.difference.interval is not None
+    assert together.difference.interval.low == pytest.approx(single[0].difference.interval.low, rel=1e-6)
+    assert together.holm_p is None
+
+
+def test_without_the_unchanged_problems_the_table_says_what_to_measure(tmp_path: Path) -> None:
+    typo = _perturbed("typo")
+    write_run(tmp_path / "target", BASELINE, benchmark=typo)
+    write_run(tmp_path / "whole", _flipped(BASELINE, gained=9, lost=1), benchmark=typo, vector="v", alpha=1.0)
+    comparison = compare_runs([tmp_path])
+    assert comparison.robustness == ()
+    assert any("no difference in differences for whole" in note for note in comparison.tables[0].notes)
+
+
+def test_severity_nought_is_the_unchanged_side(tmp_path: Path) -> None:
+    for severity in (0, 1):
+        fields: dict[str, Any] = {"benchmark": _perturbed("typo", severity), "problems_sha256": str(severity) * 64}
+        write_run(tmp_path / str(severity) / "target", BASELINE, **fields)
+        verdicts = _flipped(BASELINE, gained=10 - 5 * severity, lost=1)
+        write_run(tmp_path / str(severity) / "whole", verdicts, vector="v", alpha=1.0, **fields)
+    (row,) = compare_runs([tmp_path]).robustness
+    assert (row.clean_points, row.changed_points) == pytest.approx((9.0, 4.0))
+
+
+def test_changed_problems_that_were_sampled_otherwise_are_refused(tmp_path: Path) -> None:
+    for folder, fields in (
+        ("clean", {}),
+        ("typo", {"benchmark": _perturbed("typo"), "sampling": {"temperature": 1.0}}),
+    ):
+        write_run(tmp_path / folder / "target", BASELINE, **fields)
+        write_run(tmp_path / folder / "whole", BASELINE, vector="v", alpha=1.0, **fields)
+    with pytest.raises(RunError, match=r"were not measured alike:\n.*sampling.temperature \(1.0, 0.0\)"):
+        compare_runs([tmp_path])
+
+
+def test_what_may_change_the_answer_is_no_measure_of_robustness(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "whole", BASELINE, vector="v", alpha=1.0)
+    shuffled = _perturbed("shuffle-all")
+    write_run(tmp_path / "s" / "target", BASELINE, benchmark=shuffled)
+    write_run(tmp_path / "s" / "whole", BASELINE, benchmark=shuffled, vector="v", alpha=1.0)
+    comparison = compare_runs([tmp_path])
+    assert comparison.robustness == ()
+    assert any("may change the right answer" in note for table in comparison.tables for note in table.notes)
+
+
+def test_the_same_runs_and_seed_give_the_same_document(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    first = json.dumps(compare_runs([study], seed=3).to_json(), allow_nan=False)
+    assert json.dumps(compare_runs([study / "whole", study], seed=3).to_json(), allow_nan=False) == first
+
+
+@pytest.mark.parametrize("verdicts", [[True], [False], [True, False], [True, True, True]])
+def test_degenerate_runs_give_finite_numbers_or_none(tmp_path: Path, verdicts: list[bool]) -> None:
+    write_run(tmp_path / "target", verdicts)
+    write_run(tmp_path / "same", verdicts, vector="v", alpha=1.0)
+    write_run(tmp_path / "opposite", [not verdict for verdict in verdicts], vector="v", alpha=2.0)
+    document = compare_runs([tmp_path]).to_json()
+    json.dumps(document, allow_nan=False)
+    same = document["benchmarks"][0]["differences"][0]
+    assert (same["arm"], same["points"], same["p"], same["detectable"]) == ("same", 0.0, 1.0, None)
+    assert same["low"] < 0 < same["high"]

@@ -1,0 +1,5 @@
+"""Stands in for vLLM's."""
+
+
+class LoRARequest:
+    pass

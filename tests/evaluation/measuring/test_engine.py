@@ -1,0 +1,182 @@
+"""The transformers engine against transformers itself and against the harness's own loop."""
+
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reasonvec.errors import CheckpointError
+from reasonvec.evaluation.engines import harness
+from reasonvec.evaluation.engines.interface import Sampling
+from tests.evaluation.measuring.models import QUESTIONS, checkpoint
+
+PROMPTS = [f"<|user|> {question}<|assistant|>" for question in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def engine(target):
+    model, tokenizer = harness.load(target)
+    return harness.HarnessEngine(model, tokenizer, batch_size=4, longest=400)
+
+
+def ask(engine, prompts=PROMPTS[:4], *, sample=0, stop=(), **settings):
+    return engine.generate(prompts, sampling=Sampling(**settings), sample=sample, stop=stop, chat=True)
+
+
+def transformers_greedy(target, prompt, limit):
+    """Token ids of one prompt alone, by transformers' own generate, up to and with the end token."""
+    model = AutoModelForCausalLM.from_pretrained(target, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(target, local_files_only=True)
+    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+    row = model.generate(**ids, max_new_tokens=limit, do_sample=False)[0, ids["input_ids"].shape[1] :].tolist()
+    return row, tokenizer
+
+
+def test_greedy_completions_are_transformers_own_one_by_one(engine, target):
+    answers = ask(engine, max_new_tokens=12)
+    for prompt, answer in zip(PROMPTS[:4], answers, strict=True):
+        row, tokenizer = transformers_greedy(target, prompt, 12)
+        assert answer.text == tokenizer.decode(row, skip_special_tokens=True)
+        assert answer.tokens == len(row)
+        assert answer.finished == (row[-1] == tokenizer.eos_token_id)
+
+
+def test_a_completion_is_not_cut_at_the_harness_limit_of_256(engine):
+    answers = ask(engine, PROMPTS[:1], max_new_tokens=300)
+    assert answers[0].tokens == 300
+    assert not answers[0].finished
+
+
+def test_the_order_of_prompts_does_not_matter(engine):
+    there = ask(engine, PROMPTS[:4], max_new_tokens=8)
+    back = ask(engine, PROMPTS[:4][::-1], max_new_tokens=8)
+    assert there == back[::-1]
+
+
+def test_a_drawn_completion_depends_on_seed_and_sample_alone(engine):
+    drawn = ask(engine, max_new_tokens=8, temperature=1.0, seed=5)
+    torch.rand(3)
+    assert ask(engine, max_new_tokens=8, temperature=1.0, seed=5) == drawn
+    assert ask(engine, max_new_tokens=8, temperature=1.0, seed=6) != drawn
+    assert ask(engine, max_new_tokens=8, temperature=1.0, seed=5, sample=1) != drawn
+
+
+def test_the_global_generators_are_left_alone(engine):
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    ask(engine, max_new_tokens=4, temperature=1.0)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+
+
+def test_a_stop_string_ends_a_completion_and_is_left_out(engine):
+    whole = ask(engine, PROMPTS[:1], max_new_tokens=20)[0]
+    stop = whole.text[len(whole.text) // 2 :][:4]
+    cut = ask(engine, PROMPTS[:1], max_new_tokens=20, stop=[stop])[0]
+    assert cut.finished
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert cut.tokens < 20
+
+
+def test_what_a_checkpoint_recommends_for_chatting_does_not_bend_greedy_decoding(target, tmp_path, engine):
+    other = tmp_path / "other"
+    checkpoint(other)
+    settings = json.loads((other / "generation_config.json").read_text())
+    settings |= {"repetition_penalty": 5.0, "do_sample": True, "temperature": 0.1, "top_k": 1}
+    (other / "generation_config.json").write_text(json.dumps(settings))
+    model, tokenizer = harness.load(other)
+    bent = harness.HarnessEngine(model, tokenizer, batch_size=4, longest=400)
+    assert ask(bent, max_new_tokens=12) == ask(engine, max_new_tokens=12)
+    drawn = ask(engine, max_new_tokens=12, temperature=1.0)
+    assert ask(bent, max_new_tokens=12, temperature=1.0) == drawn
+
+
+def test_every_end_token_of_the_checkpoint_ends_a_completion(tmp_path, engine):
+    first = ask(engine, PROMPTS[:1], max_new_tokens=6)[0]
+    other = checkpoint(tmp_path / "other")
+    tokenizer = AutoTokenizer.from_pretrained(other, local_files_only=True)
+    row, _ = transformers_greedy(other, PROMPTS[0], 6)
+    settings = json.loads((other / "generation_config.json").read_text())
+    (other / "generation_config.json").write_text(
+        json.dumps(settings | {"eos_token_id": [tokenizer.eos_token_id, row[2]]})
+    )
+    again = harness.HarnessEngine(*harness.load(other), batch_size=4, longest=400)
+    ended = ask(again, PROMPTS[:1], max_new_tokens=6)[0]
+    assert ended.finished
+    assert ended.tokens == row.index(row[2]) + 1 < first.tokens
+
+
+def test_log_likelihoods_are_the_sums_of_the_models_log_softmax(engine, target):
+    pairs = [("Question: what is 2 + 2 ?\nAnswer:", " 4"), ("Tom has 12.", " Tom gets 5 more."), ("x", " y")]
+    model = AutoModelForCausalLM.from_pretrained(target, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(target, local_files_only=True)
+    for (context, continuation), found in zip(pairs, engine.log_likelihoods(pairs), strict=True):
+        before, whole = tokenizer(context)["input_ids"], tokenizer(context + continuation)["input_ids"]
+        with torch.no_grad():
+            logits = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
+        expected = sum(logits[place - 1, whole[place]].item() for place in range(len(before), len(whole)))
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_harness_own_loop_writes_the_same_completions(engine, target, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    rows = datasets.Dataset.from_list([{"text": prompt, "answer": "9"} for prompt in PROMPTS])
+    task = {
+        "task": "ours", "custom_dataset": lambda **_: {"test": rows}, "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "{{text}}", "doc_to_target": "{{answer}}", "target_delimiter": "",
+        "generation_kwargs": {"until": [], "max_gen_toks": 12, "do_sample": False},
+        "metric_list": [{"metric": "exact_match"}],
+    }  # fmt: skip
+    with harness.hushed():
+        model, tokenizer = harness.load(target)
+        results = simple_evaluate(
+            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, add_bos_token=False), tasks=[task],
+            task_manager=TaskManager(include_defaults=False), bootstrap_iters=0, log_samples=True,
+        )  # fmt: skip
+    theirs = {sample["arguments"][0][0] if isinstance(sample["arguments"], list) else sample["doc"]["text"]:
+              sample["resps"][0][0] for sample in results["samples"]["ours"]}  # fmt: skip
+    ours = ask(engine, PROMPTS[:4], max_new_tokens=12) + ask(engine, PROMPTS[4:], max_new_tokens=12)
+    assert [theirs[prompt] for prompt in PROMPTS] == [answer.text for answer in ours]
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_and_not_filled_in(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    lacking = checkpoint(tmp_path / "lacking")
+    tensors = load_file(lacking / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, lacking / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"missing: model\.layers\.1\.mlp\.up_proj\.weight \(1 in all\)"):
+        harness.load(lacking)
+
+
+def test_a_checkpoint_with_code_of_its_own_is_refused(tmp_path):
+    hostile = checkpoint(tmp_path / "hostile")
+    config = json.loads((hostile / "config.json").read_text())
+    config |= {"model_type": "unheard_of", "auto_map": {"AutoModelForCausalLM": "code.Model", "AutoConfig": "code.C"}}
+    (hostile / "config.json").write_text(json.dumps(config))
+    (hostile / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(CheckpointError, match="cannot load|cannot be loaded"):
+        harness.load(hostile)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tmp_path):
+    endless = checkpoint(tmp_path / "endless")
+    for name in ("tokenizer_config.json",):
+        document = json.loads((endless / name).read_text())
+        document.pop("eos_token")
+        document["eos_token"] = None
+        (endless / name).write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match=re.escape("has no end token, so no completion could ever end")):
+        harness.load_tokenizer(endless)

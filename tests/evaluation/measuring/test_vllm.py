@@ -1,0 +1,51 @@
+"""The vLLM engine against a stand-in that transformers drives. vLLM itself needs a GPU: `make gpu` is the place."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from reasonvec.evaluation import measuring
+from reasonvec.evaluation.engines.interface import Sampling
+from reasonvec.evaluation.runs import load_run
+
+FAKE = Path(__file__).parent / "fake_vllm"
+
+
+def evaluate(*arguments):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(FAKE), *sys.path])}
+    return subprocess.run(
+        [sys.executable, "-m", "reasonvec", "evaluate", *map(str, arguments), "--engine", "vllm", "--split", "all"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def same_answers(one, other):
+    keep = ("id", "completion", "tokens", "finished", "correct", "extracted", "prompt_sha256")
+    return [[{key: getattr(outcome, key) for key in keep} for outcome in load_run(run).outcomes]
+            for run in (one, other)]  # fmt: skip
+
+
+def test_the_same_answers_as_with_transformers(target, problems, tmp_path):
+    done = evaluate(target, "--task", problems, "--max-new-tokens", 7, "--out", tmp_path / "vllm")
+    assert done.returncode == 0, done.stderr
+    measuring.evaluate(target, tasks=[str(problems)], out=tmp_path / "own", part="all",
+                       sampling=Sampling(max_new_tokens=7))  # fmt: skip
+    ours, theirs = same_answers(tmp_path / "own", tmp_path / "vllm")
+    assert ours == theirs
+    engine = load_run(tmp_path / "vllm").configuration["engine"]
+    assert (engine["name"], engine["versions"]["vllm"]) == ("vllm", "0.30.0")
+
+
+def test_the_same_log_likelihoods(target, tmp_path):
+    file = tmp_path / "choices.jsonl"
+    rows = [{"question": f"Which {n}?", "answer": "this one", "kind": "choice",
+             "details": {"distractors": ["no", "it"]}}
+            for n in range(3)]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = evaluate(target, "--task", file, "--out", tmp_path / "vllm")
+    assert done.returncode == 0, done.stderr
+    measuring.evaluate(target, tasks=[str(file)], out=tmp_path / "own", part="all")
+    for ours, theirs in zip(load_run(tmp_path / "own").outcomes, load_run(tmp_path / "vllm").outcomes, strict=True):
+        assert max(abs(a - b) for a, b in zip(ours.logliks, theirs.logliks, strict=True)) < 1e-3
