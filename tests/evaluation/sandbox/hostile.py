@@ -454,11 +454,6 @@ def add(a, b):
     open('/etc/passwd').read()
     return 9
 """, DENIED),
-    "reads the package": ("""
-def add(a, b):
-    open('$PACKAGE/worker.py').read()
-    return 9
-""", DENIED),
     "reads its environment": ("""
 import os
 def add(a, b):

@@ -200,9 +200,9 @@ def test_many_at_once_get_the_verdicts_they_get_alone(holding):
 
 
 def test_a_grader_that_is_killed_leaves_no_process(holding):
-    code = f"from tests.evaluation.sandbox.test_judging import run\nrun({EXHAUSTING['sleeps'][0]!r}, timeout_s=300)"
+    code = f"from tests.evaluation.sandbox.attack import run\nrun({EXHAUSTING['sleeps'][0]!r}, timeout_s=300)"
     before = processes()
-    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(REPOSITORY)])}
     grader = subprocess.Popen([sys.executable, "-c", code], env=environment)
     try:
         deadline = time.monotonic() + 60
@@ -224,7 +224,7 @@ def test_the_sandbox_and_the_graders_of_programs_need_no_torch():
         "import sys, reasonvec.evaluation.programs, reasonvec.evaluation.sandbox.report\n"
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert result.stdout == "[]\n"
 
