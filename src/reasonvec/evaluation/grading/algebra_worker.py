@@ -17,7 +17,7 @@ import sympy  # type: ignore[import-untyped]
 import sympy.parsing.sympy_parser  # type: ignore[import-untyped]
 from math_verify import LatexExtractionConfig
 
-CPU_SECONDS = 3
+CPU_SECONDS = 5
 """Of computing time for one comparison, whatever else the machine does. The system counts whole seconds."""
 MEMORY = 2 << 30
 """Bytes of address space."""

@@ -18,6 +18,7 @@ _ANY_LETTER = re.compile(r"\(\s*([A-Z])\s*\)")
 _LEADING = re.compile(r"[*\s]*(?:\(([A-Z])\)\**(?:[.:]\s|\n)|([A-Z])\**[.:)]\s)")
 _SENTENCE_END = re.compile(r"[.!?](?=\s)")
 _OPTION = re.compile(r"^\s*\(([A-Z])\)\s*(.+?)\s*$", re.MULTILINE)
+_FIRST_WORD = re.compile(r"[\s*\"']{0,20}([A-Za-z]{1,20})\**\s{0,9}(?:[,.;:!\n-]|$)")
 _BRACKETS = re.compile(r"[][(){}<>]")
 _TOKEN = re.compile(r"\w+(?:[.:/'’-]\w+)*|[][(){}<>]|-\(?\d")
 _ARTICLES = frozenset({"the", "a", "an"})
@@ -65,11 +66,11 @@ def find_closed(reply: str, pair: tuple[str, str]) -> Found | None:
         word = _closed(plain_text(mark.text), pair)
         if word:
             return word, mark.how
-    words = re.findall(r"[a-z]+", reply[:200].lower())
-    if words and words[0] in pair:
-        return words[0], "first word"
-    lines = [line for line in reply.splitlines() if line.strip()]
-    word = _closed(plain_text(lines[-1]), pair) if lines else None
+    first = _FIRST_WORD.match(reply)
+    if first and first[1].lower() in pair:
+        return first[1].lower(), "first word"
+    line = plain_text(next((line for line in reversed(reply.splitlines()) if line.strip()), ""))
+    word = _closed(_SENTENCE_END.split(line)[-1], pair) or _closed(line, pair)
     return (word, "last line") if word else None
 
 
@@ -108,7 +109,7 @@ def contains_words(text: str, words: Sequence[str]) -> bool:
     """Whether a run of words, without the plural's s, stands in a text and no `not` before it."""
     within, wanted = [_stem(word) for word in word_list(text)], [_stem(word) for word in words]
     size = len(wanted)
-    for start in range(len(within) - size + 1):
+    for start in range(len(within) - size + 1 if size else 0):
         if within[start : start + size] == wanted:
             return not any(word in ("not", "never", "isn't", "neither") for word in within[max(0, start - 3) : start])
     return False
