@@ -64,8 +64,9 @@ def _form_warnings(found: Contrast) -> Iterator[str]:
 def _overlap_warnings(found: Contrast) -> Iterator[str]:
     """What the runs themselves say of training data that holds their problems."""
     records = [one.run.configuration.get("contamination") for one in (found.arm, found.baseline)]
-    known = [record for record in records if isinstance(record, dict) and record.get("overlapping")]
-    if not known:
+    known = [record for record in records if isinstance(record, dict) and isinstance(record.get("overlapping"), int)]
+    most = max((record["overlapping"] for record in known), default=0)
+    if not most:
         return
     whole = {id for record in known if isinstance(record.get("ids"), list) for id in record["ids"] if type(id) is str}
     pairs = zip(found.baseline.problems, found.differences, strict=True)
@@ -73,10 +74,7 @@ def _overlap_warnings(found: Contrast) -> Iterator[str]:
     rest = (
         f" Without those that stand there whole the difference is {100 * fmean(others):+.1f} points" if others else ""
     )
-    yield (
-        f"{max(record['overlapping'] for record in known)} of the {found.n} problems overlap training data, so that a "
-        f"gain may be memory.{rest}"
-    )
+    yield (f"{most} of the {found.n} problems overlap training data, so that a gain may be memory.{rest}")
 
 
 def _level_warnings(found: Contrast) -> Iterator[str]:
