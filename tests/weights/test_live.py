@@ -526,7 +526,7 @@ def test_each_process_changes_its_own_part_of_a_sharded_model(toy, tmp_path):
     both = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True) for rank in range(2)]  # fmt: skip
     try:
-        said = [process.communicate(timeout=120)[0] for process in both]
+        said = [process.communicate(timeout=500)[0] for process in both]
     finally:
         for process in both:
             process.kill()
