@@ -22,16 +22,20 @@ BELOW = {
     "report": {"evaluation", "weights", "errors"},
     "lab": {"report", "training", "evaluation", "weights", "errors"},
     "cli": {"lab", "report", "training", "evaluation", "interchange", "weights", "errors", "terminal"},
-    "__init__": {"interchange", "weights", "errors"},
+    "__init__": {"evaluation", "interchange", "weights", "errors"},
     "__main__": {"cli"},
 }
 TORCH_FREE = {"errors", "weights", "interchange", "terminal", "cli", "__init__", "report"}
+WITH_TORCH = {"weights/live.py", "weights/loaded.py"}  # imported by those only who hold a model
 TORCH_FREE_PARTS = {
     "benchmarks",
     "comparison",
     "overlap",
     "perturbations",
+    "programs",
     "runs",
+    "sandbox",
+    "selection",
     "statistics",
     "whole_file",
     "__init__",
@@ -64,12 +68,21 @@ FILES = sorted(SOURCE.rglob("*.py"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
 def test_imports_point_down(file):
     here = room(file)
+    free = here in TORCH_FREE and file.relative_to(SOURCE).as_posix() not in WITH_TORCH
     for name in imports(file):
         parts = name.split(".")
         if parts[0] == "reasonvec" and len(parts) > 1 and parts[1] != here:
             assert parts[1] in BELOW[here], f"{file} imports {name}"
-        if here in TORCH_FREE or (here == "evaluation" and part(file) in TORCH_FREE_PARTS):
+        if free or (here == "evaluation" and part(file) in TORCH_FREE_PARTS):
             assert parts[0] not in ("torch", "transformers", "trl"), f"{file} imports {name}"
+
+
+# reasonvec itself names them for type checkers alone
+def test_what_needs_torch_in_weights_is_imported_by_those_who_have_it():
+    names = {f"reasonvec.{path.removesuffix('.py').replace('/', '.')}" for path in WITH_TORCH}
+    for file in FILES:
+        if room(file) in TORCH_FREE - {"__init__"} and file.relative_to(SOURCE).as_posix() not in WITH_TORCH:
+            assert not names & set(imports(file)), f"{file} imports a module that needs torch"
 
 
 def test_no_circle_between_modules():
@@ -97,6 +110,8 @@ def test_no_circle_between_modules():
         ["apply", "--help"],
         ["check", "--vector", "x", "--target", "y"],
         ["perturb", "x.jsonl", "--operator", "typo", "--out", "y"],
+        ["evaluate", "--help"],
+        ["stats", "--help"],
         ["overlap", "x.jsonl", "--task", "y.jsonl"],
         ["trajectory", "x", "--runs", "y"],
     ],

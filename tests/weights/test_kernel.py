@@ -207,6 +207,82 @@ def test_both_refuse_the_same_hostile_streams(data):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("count", [*LENGTHS, 1 << 18])
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.2, 1.0])
+@pytest.mark.parametrize("alpha", [1.0, -0.3])
+def test_a_patch_is_the_sum_and_is_put_back(count, share, alpha):
+    """`add_bfloat16` is the oracle of the sum; both twins do the same to the bit."""
+    values, weight = differences(count + 1, count, share), interesting(14, count)
+    weight[np.abs(weight.astype(np.float32)) > 1e30] = 1
+    streams = kernel.Streams(*(np.copy(part) for part in kernel.take_apart(values, Scratch())))
+    expected = np.empty(count, BF16)
+    asked, realised, _ = kernel.add_bfloat16(weight, values, alpha, expected)
+    differs = expected.view(np.uint16) != weight.view(np.uint16)
+    found = []
+    for patch in twins("patch_bfloat16"):
+        patched = weight.copy()
+        changed, old = np.zeros(-(-count // 8), np.uint8), np.zeros(len(streams.symbols) + 1, np.uint16)
+        done = patch(patched, streams, alpha, changed, old)
+        assert done.finite
+        assert patched.tobytes() == expected.tobytes()
+        assert done.changed == differs.sum()
+        assert changed.tobytes() == np.packbits(differs, bitorder="little").tobytes()
+        kept = old[: done.changed]
+        assert kept.tobytes() == weight.view(np.uint16)[differs].tobytes()
+        assert (done.asked, done.realised) == pytest.approx((asked, realised), rel=1e-9)
+        found.append(done)
+        for whole in (np.uint16, np.uint32):  # the second has no compiled twin
+            bits = patched.view(np.uint16).astype(whole)
+            kernel.put_back(bits, changed, kept.astype(whole))
+            assert bits.astype(np.uint16).tobytes() == weight.tobytes()
+    assert found[0] == found[1]
+
+
+def test_an_undo_with_too_few_entries_is_an_error():
+    with pytest.raises(ValueError):
+        kernel.put_back(np.zeros(9, np.uint16), np.array([255, 1], np.uint8), np.zeros(3, np.uint16))
+    with pytest.raises(ValueError):
+        kernel.put_back(np.zeros(9, np.uint32), np.array([255, 1], np.uint8), np.zeros(3, np.uint32))
+
+
+@needs_compiler
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_patch_refuses_the_streams_that_do_not_fit_and_can_be_put_back(data):
+    small = st.integers(0, 8)
+    count = data.draw(st.integers(0, 600))
+    streams = kernel.Streams(
+        np.arange(data.draw(small), dtype=np.uint16) + 0x3000,
+        np.array(data.draw(st.lists(st.sampled_from([0, 1, 5, 200, 254, 255]), max_size=8)), np.uint8),
+        np.array(data.draw(st.lists(st.sampled_from([0, 1, 3, 253, 254, 255]), max_size=8)), np.uint8),
+        np.ones(data.draw(small), np.float32),
+        np.ones(0, np.float64),
+    )
+    fits = kernel.put_together(streams, np.zeros(count, np.float32)) is not None
+    for patch in twins("patch_bfloat16"):
+        weight = np.zeros(count, BF16)
+        changed, old = np.zeros(-(-count // 8), np.uint8), np.zeros(len(streams.symbols) + 1, np.uint16)
+        assert (patch(weight, streams, 1.0, changed, old) is not None) == fits
+        kernel.put_back(weight.view(np.uint16), changed, old)
+        assert not weight.view(np.uint16).any()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("bad", ["weight", "sum"])
+def test_a_patch_tells_what_is_not_finite(which, bad):
+    values = np.zeros(2000, np.float32)
+    values[1999] = 3e38 if bad == "sum" else 1
+    weight = np.full(2000, 3e38, BF16)
+    if bad == "weight":
+        weight[7] = np.nan
+    before = weight.tobytes()
+    streams = kernel.Streams(*(np.copy(part) for part in kernel.take_apart(values, Scratch())))
+    changed, old = np.zeros(250, np.uint8), np.zeros(2, np.uint16)
+    assert not twins("patch_bfloat16")[which](weight, streams, 1.0, changed, old).finite
+    kernel.put_back(weight.view(np.uint16), changed, old)
+    assert weight.tobytes() == before
+
+
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("dtype", [BF16, np.float16, np.float32, np.float64], ids=str)
 def test_finite_is_told_from_not(dtype, bad):

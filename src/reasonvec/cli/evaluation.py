@@ -78,7 +78,7 @@ def evaluate(
                 progress=progress,
                 **arguments,
             )
-    from reasonvec import terminal
+        from reasonvec.terminal import runs as tables
 
     for evaluation in evaluations:
         warn(evaluation.warnings)
@@ -86,7 +86,8 @@ def evaluate(
         print_json([evaluation.to_json() for evaluation in evaluations])
         return
     for evaluation in evaluations:
-        show(terminal.evaluation(evaluation))
+        click.echo(f"{evaluation.task}: {evaluation.out}", err=True)
+        show(tables.run_summary(evaluation.summary))
     offer(f"reasonvec stats {arguments['out']} OTHER_RUN... --baseline BASELINE_RUN")
 
 

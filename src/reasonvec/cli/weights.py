@@ -209,6 +209,26 @@ def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
 
 
 @main.command()
+@click.argument("vector", metavar="VECTOR")
+@click.option("--kind", required=True, type=click.Choice(["random", "permuted"]),
+              help="Noise of the same norm in every tensor, or the same entries in another order.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="One control for each seed.")
+@click.option("--out", required=True, metavar="DIR", help="The new directory to write.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+def control(vector: str, kind: str, **arguments: Any) -> None:
+    """Make a vector that carries nothing, to measure beside VECTOR: is the gain more than any push of that size gives?
+
+    With 19 random ones or more, `reasonvec stats` gives the vector's rank among them a p of 0.05.
+    """
+    from reasonvec.weights import write_permuted, write_random
+
+    write = {"random": write_random, "permuted": write_permuted}[kind]
+    made = write(vector=vector, **arguments)
+    click.echo(made.location)
+    offer(f"reasonvec evaluate TARGET --vector {arguments['out']} --task NAME --out RUN")
+
+
+@main.command()
 @click.argument("path", metavar="DIR")
 @click.option("--checksums-only", is_flag=True, help="Do not compute anything again; the inputs are not needed.")
 @workers

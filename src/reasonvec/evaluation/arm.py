@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from reasonvec.errors import UsageError, VectorError
+from reasonvec.weights.application import plan_apply
 from reasonvec.weights.checkpoint import Checkpoint, tensor_reader
 from reasonvec.weights.files import sha256_of
 from reasonvec.weights.hub import locate_checkpoint, locate_vector
+from reasonvec.weights.job import Options
 from reasonvec.weights.provenance import absolute, fingerprint
 from reasonvec.weights.receipt import RECEIPT, read_receipt
 from reasonvec.weights.tensors import digest_of
@@ -22,6 +24,8 @@ class Arm:
     vector: Vector | None
     alpha: float | None
     """None without a vector."""
+    warnings: tuple[str, ...]
+    """What `apply` would warn of."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything that the answers may depend on, by content. Reads all weights."""
@@ -61,14 +65,17 @@ class Arm:
 def open_arm(checkpoint: str | Path, *, vector: str | Path | None, alpha: float | None, offline: bool = False) -> Arm:
     """Open a checkpoint, and the vector to add to it, by path or Hub id.
 
-    Raises UsageError for an alpha without a vector, and what `locate_checkpoint` and `locate_vector` raise.
+    Raises UsageError for an alpha without a vector, and what `apply` raises of a vector that does not fit.
     """
     if vector is None and alpha is not None:
         raise UsageError(f"--alpha {alpha} has nothing to scale: name a vector with --vector, or leave it out.")
-    opened = locate_checkpoint(checkpoint, offline=offline)
     if vector is None:
-        return Arm(opened, None, None)
-    return Arm(opened, locate_vector(vector, offline=offline), 1.0 if alpha is None else alpha)
+        return Arm(locate_checkpoint(checkpoint, offline=offline), None, None, ())
+    alpha = 1.0 if alpha is None else alpha
+    # what `apply` would refuse, from headers alone
+    plan = plan_apply(vectors=[(vector, alpha)], alphas=[alpha], target=checkpoint, options=Options(), offline=offline)
+    opened = next(each for each in plan.inputs if isinstance(each, Vector))
+    return Arm(plan.target, opened, alpha, tuple(plan.warnings(plan.settings[0], None)))
 
 
 def _written(checkpoint: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from reasonvec.evaluation.runs import Outcome, Recorder, load_run, open_run
 from reasonvec.evaluation.runs.record import CONFIGURATION, read_configuration
 from reasonvec.evaluation.sandbox import require, self_test
 from reasonvec.evaluation.selection import Part
+from reasonvec.weights.live import Attachment, attached
 
 EngineName = Literal["transformers", "vllm"]
 Progress = Callable[[str, int, int], None]
@@ -102,7 +104,10 @@ def evaluate(
     batch_size = batch_size or _begun_with(runs.values())
     longest = max(plan.longest for plan in plans.values()) + 1  # a token that begins every text, with some tokenizers
     evaluations = []
-    with _engine(engine, arm, batch_size=batch_size, longest=longest, seed=sampling.seed, scratch=Path(out)) as loaded:
+    with _opened(engine, arm, batch_size=batch_size, longest=longest, seed=sampling.seed, scratch=Path(out)) as opened:
+        loaded, attachment = opened
+        notes = attachment.warnings if attachment else arm.warnings
+        described["realised_alpha"] = attachment.realised_alpha if attachment else None
         for path, plan in plans.items():
             configuration = {
                 **plan.configuration(),
@@ -111,20 +116,18 @@ def evaluate(
                 "contamination": records[path],
                 "sandbox": sandbox if _has_programs(plan) else None,
             }
-            evaluations.append(_measure(path, plan, configuration, loaded, resume=resume, progress=progress))
+            with open_run(path, configuration, resume=resume) as recorder:
+                _answer(plan, loaded, recorder, accept_unsandboxed=accept_unsandboxed, progress=progress)
+                evaluations.append(_finished(plan, recorder, configuration["contamination"], notes))
     return evaluations
 
 
-def _measure(
-    path: Path, plan: Plan, configuration: Mapping[str, Any], engine: Engine, *, resume: bool, progress: Progress | None
-) -> Evaluation:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open_run(path, configuration, resume=resume) as recorder:
-        _answer(plan, engine, recorder, progress)
-        run = load_run(path)
-        summary = summarise(run)
-        recorder.finish(summary.to_json())
-    warnings = warnings_of(configuration["contamination"], task=plan.task, problems=summary.problems)
+def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None, notes: tuple[str, ...]) -> Evaluation:
+    """Count the run and write the summary. Raises RunError where the model answered nothing at all."""
+    path = recorder.path
+    summary = summarise(load_run(path))
+    recorder.finish(summary.to_json())
+    warnings = notes + warnings_of(overlap, task=plan.task, problems=summary.problems)
     if summary.empty == summary.completions:
         raise RunError(
             f"every one of the {summary.completions} completions of {plan.task} is empty: the model ended at once. "
@@ -138,7 +141,9 @@ def _measure(
     return Evaluation(path, plan.task, summary, warnings)
 
 
-def _answer(plan: Plan, engine: Engine, recorder: Recorder, progress: Progress | None) -> None:
+def _answer(
+    plan: Plan, engine: Engine, recorder: Recorder, *, accept_unsandboxed: bool, progress: Progress | None
+) -> None:
     """Answer what is not yet recorded, batch by batch; batches are the same whether or not the run was killed, since
     in floating point a completion may depend on its neighbours."""
     done = {(outcome.id, outcome.sample) for outcome in recorder.done}
@@ -148,13 +153,15 @@ def _answer(plan: Plan, engine: Engine, recorder: Recorder, progress: Progress |
         for sample in range(plan.sampling.samples):
             missing = [item for item in batch if (item.problem.id, sample) not in done]
             if missing:
-                outcomes = _outcomes(plan, batch, engine, sample)
+                outcomes = _outcomes(plan, batch, engine, sample, accept_unsandboxed=accept_unsandboxed)
                 recorder.append(outcome for outcome in outcomes if (outcome.id, sample) not in done)
         if progress:
             progress(plan.task, min(first + size, len(plan.items)), len(plan.items))
 
 
-def _outcomes(plan: Plan, batch: Sequence[Item], engine: Engine, sample: int) -> list[Outcome]:
+def _outcomes(
+    plan: Plan, batch: Sequence[Item], engine: Engine, sample: int, *, accept_unsandboxed: bool
+) -> list[Outcome]:
     if plan.by_log_likelihood:
         pairs = [(item.prompt, f" {option}") for item in batch for option in item.problem.details["options"]]
         values = iter(engine.log_likelihoods(pairs))
@@ -163,16 +170,16 @@ def _outcomes(plan: Plan, batch: Sequence[Item], engine: Engine, sample: int) ->
         [item.prompt for item in batch], sampling=plan.sampling, sample=sample, stop=plan.stop, chat=plan.chat
     )
     with ThreadPoolExecutor(_GRADERS if _has_programs(plan) else 1) as pool:
-        return list(pool.map(lambda pair: _graded(*pair, sample), zip(batch, written, strict=True)))
+        return list(pool.map(_graded, batch, written, repeat(sample), repeat(accept_unsandboxed)))
 
 
-def _graded(item: Item, written: Generated, sample: int) -> Outcome:
+def _graded(item: Item, written: Generated, sample: int, accept_unsandboxed: bool) -> Outcome:
     outcome = Outcome(
         item.problem.id, item.problem.task, sample, item.prompt_sha256, False, written.text, written.tokens,
         written.finished,
     )  # fmt: skip
     if item.problem.kind == "program":
-        tried = grade_program(item.problem, written.text)
+        tried = grade_program(item.problem, written.text, accept_unsandboxed=accept_unsandboxed)
         return replace(outcome, correct=tried.correct, extracted=tried.program, how=tried.reason)
     found = grade(item.problem, written.text)
     return replace(
@@ -195,25 +202,23 @@ def _compared(item: Item, logliks: list[float]) -> Outcome:
 
 
 @contextlib.contextmanager
-def _engine(
+def _opened(
     name: EngineName, arm: Arm, *, batch_size: int | None, longest: int, seed: int, scratch: Path
-) -> Iterator[Engine]:
+) -> Iterator[tuple[Engine, Attachment | None]]:
     """The arm, loaded; its vector is attached in memory, and for vLLM, which reads paths alone, written beside the runs
     for as long as they last."""
     if name == "vllm":
         from reasonvec.evaluation.engines.vllm import open_engine  # which cannot be imported without vLLM
 
         with open_engine(arm, longest=longest, batch_size=batch_size, seed=seed, scratch=scratch) as engine:
-            yield engine
+            yield engine, None
         return
     model, tokenizer = harness.load(arm.checkpoint.path)
     if arm.vector is None:
-        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest)
+        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest), None
         return
-    from reasonvec.weights.live import attached
-
-    with attached(model, arm.vector, alpha=arm.alpha or 0.0):
-        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest)
+    with attached(model, arm.vector, alpha=arm.alpha or 0.0) as attachment:
+        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest), attachment
 
 
 def _check_engine(name: EngineName) -> None:

@@ -298,6 +298,96 @@ WIDE static int any_all_ones_32(const uint32_t *values, uint32_t mask, Py_ssize_
     return odd != 0;
 }
 
+static inline int trailing_zeros(uint64_t bits) {
+#if defined(__GNUC__)
+    return __builtin_ctzll(bits);
+#else
+    int zeros = 0;
+    for (; !(bits & 1); bits >>= 1) zeros++;
+    return zeros;
+#endif
+}
+
+/* Some entries of a block: where they are, what is there, what is added. */
+typedef struct {
+    int count;
+    uint32_t place[PIECE];
+    float step[PIECE];
+    uint16_t before[PIECE];
+} Piece;
+
+/* Add a piece in place. `changed` gets a bit for each entry that then has other bits, the lowest first, and `old` their
+ * bits as they were: how many. */
+static Py_ssize_t add_piece(const Piece *piece, uint16_t *weight, uint8_t *changed, uint16_t *old, double *asked,
+                            double *realised, int *odd) {
+    uint16_t after[PIECE];
+    const uint16_t *before = piece->before;
+    Py_ssize_t found = 0;
+    *odd |= add_float32(before, piece->step, 1.0f, after, piece->count, asked, realised);
+    for (int i = 0; i < piece->count; i++) {
+        uint32_t place = piece->place[i];
+        int differs = after[i] != before[i];
+        weight[place] = after[i];
+        old[found] = before[i]; /* the next one takes its place where nothing changed */
+        found += differs;
+        changed[place >> 3] |= (uint8_t)(differs << (place & 7));
+    }
+    return found;
+}
+
+/* The sum of ADD in place, for a delta that is taken apart as `scatter` has it, without wide entries; `steps` is the
+ * palette times alpha. `changed`, zero before, and `old`, with room for all symbols and one more, are filled as
+ * `add_piece` does. How many changed, or -1 where the streams do not fit; what was done until then is told even so. */
+static Py_ssize_t patch(const uint8_t *gaps, Py_ssize_t gap_count, const uint8_t *symbols, Py_ssize_t symbol_count,
+                        const float *steps, int palette_length, const float *literals, Py_ssize_t literal_count,
+                        float alpha, uint16_t *weight, Py_ssize_t count, uint8_t *changed, uint16_t *old,
+                        double *asked, double *realised, int *odd) {
+    Py_ssize_t at = 0, place = 0, symbol_at = 0, literal_at = 0, found = 0;
+    Piece piece;
+    if (gap_count && gaps[gap_count - 1] == SKIP) return -1;
+    while (at < gap_count) {
+        /* one short loop after another: each runs several times as fast as all in one */
+        int filled = 0, others = 0;
+        for (; at < gap_count && filled < PIECE; at++) {
+            place += gaps[at];
+            if (gaps[at] == SKIP) continue;
+            piece.place[filled++] = (uint32_t)place++;
+        }
+        if (place > count || symbol_at + filled > symbol_count) return -1;
+        const uint8_t *symbol = symbols + symbol_at;
+        for (int i = 0; i < filled; i++) others |= symbol[i] >= palette_length;
+        for (int i = 0; i < filled; i++) piece.step[i] = steps[symbol[i]];
+        for (int i = 0; others && i < filled; i++) {
+            if (symbol[i] < palette_length) continue;
+            if (symbol[i] != LITERAL || literal_at >= literal_count) return -1;
+            piece.step[i] = literals[literal_at++] * alpha;
+        }
+        for (int i = 0; i < filled; i++) piece.before[i] = weight[piece.place[i]];
+        piece.count = filled;
+        found += add_piece(&piece, weight, changed, old + found, asked, realised, odd);
+        symbol_at += filled;
+    }
+    return symbol_at == symbol_count && literal_at == literal_count ? found : -1;
+}
+
+/* The inverse: how many of `old` were put back, or -1 where they do not fit. */
+static Py_ssize_t put_back(uint16_t *weight, Py_ssize_t count, const uint8_t *changed, const uint16_t *old,
+                           Py_ssize_t old_count) {
+    Py_ssize_t at = 0;
+    for (Py_ssize_t first = 0; first < count; first += 64) {
+        uint64_t bits = 0;
+        for (Py_ssize_t byte = first / 8; byte < (first + 64) / 8 && byte < (count + 7) / 8; byte++)
+            bits |= (uint64_t)changed[byte] << (8 * (byte - first / 8));
+        for (Py_ssize_t i = first; bits; i++, bits >>= 1) {
+            int zeros = trailing_zeros(bits);
+            i += zeros, bits >>= zeros;
+            if (at >= old_count || i >= count) return -1;
+            weight[i] = old[at++];
+        }
+    }
+    return at;
+}
+
 /* ---- Python's side: buffers in, small values out; the interpreter's lock is not held in the loops ---- */
 
 static int fits(const Py_buffer *buffer, Py_ssize_t count, Py_ssize_t itemsize) {
@@ -447,6 +537,53 @@ static PyObject *py_any_all_ones(PyObject *self, PyObject *args) {
     return PyBool_FromLong(odd);
 }
 
+static PyObject *py_patch(PyObject *self, PyObject *args) {
+    Py_buffer gaps, symbols, palette, literals, weight, changed, old;
+    double alpha, asked[LANES] = {0}, realised[LANES] = {0};
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*dw*w*w*", &gaps, &symbols, &palette, &literals, &alpha, &weight, &changed,
+                          &old))
+        return NULL;
+    Py_ssize_t count = weight.len / 2;
+    if (fits(&weight, count, 2) && fits(&changed, (count + 7) / 8, 1) && fits(&old, symbols.len + 1, 2) &&
+        fits(&literals, literals.len / 4, 4)) {
+        float steps[256] = {0};
+        int length = palette.len / 2 < PALETTE ? (int)(palette.len / 2) : PALETTE, odd;
+        for (int symbol = 0; symbol < length; symbol++) {
+            uint16_t bits;
+            memcpy(&bits, (const char *)palette.buf + 2 * symbol, 2);
+            steps[symbol] = widen(bits) * (float)alpha;
+        }
+        Py_ssize_t found = 0;
+        Py_BEGIN_ALLOW_THREADS
+        odd = any_all_ones_16(weight.buf, 0x7f80, count);
+        if (!odd)
+            found = patch(gaps.buf, gaps.len, symbols.buf, symbols.len, steps, length, literals.buf, literals.len / 4,
+                          (float)alpha, weight.buf, count, changed.buf, old.buf, asked, realised, &odd);
+        Py_END_ALLOW_THREADS
+        result = found < 0 ? Py_NewRef(Py_None)
+                           : Py_BuildValue("nddO", found, total(asked), total(realised), odd ? Py_False : Py_True);
+    }
+    PyBuffer_Release(&gaps), PyBuffer_Release(&symbols), PyBuffer_Release(&palette), PyBuffer_Release(&literals);
+    PyBuffer_Release(&weight), PyBuffer_Release(&changed), PyBuffer_Release(&old);
+    return result;
+}
+
+static PyObject *py_put_back(PyObject *self, PyObject *args) {
+    Py_buffer weight, changed, old;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "w*y*y*", &weight, &changed, &old)) return NULL;
+    Py_ssize_t count = weight.len / 2, done;
+    if (fits(&weight, count, 2) && fits(&changed, (count + 7) / 8, 1) && fits(&old, old.len / 2, 2)) {
+        Py_BEGIN_ALLOW_THREADS
+        done = put_back(weight.buf, count, changed.buf, old.buf, old.len / 2);
+        Py_END_ALLOW_THREADS
+        result = PyLong_FromSsize_t(done);
+    }
+    PyBuffer_Release(&weight), PyBuffer_Release(&changed), PyBuffer_Release(&old);
+    return result;
+}
+
 static PyMethodDef methods[] = {
     {"add", py_add, METH_VARARGS, "add(weight, delta, alpha, out) -> asked, realised, finite"},
     {"add_at_random", py_add_at_random, METH_VARARGS,
@@ -456,6 +593,9 @@ static PyMethodDef methods[] = {
     {"encode", py_encode, METH_VARARGS,
      "encode(values, counts, palette, gaps, symbols, literals) -> how much of palette, gaps, symbols, literals"},
     {"decode", py_decode, METH_VARARGS, "decode(gaps, symbols, palette, literals, wide, out) -> whether they fit"},
+    {"patch", py_patch, METH_VARARGS,
+     "patch(gaps, symbols, palette, literals, alpha, weight, changed, old) -> count, asked, realised, finite; or None"},
+    {"put_back", py_put_back, METH_VARARGS, "put_back(weight, changed, old) -> how many"},
     {"any_all_ones", py_any_all_ones, METH_VARARGS, "any_all_ones(values, mask, itemsize) -> bool"},
     {NULL, NULL, 0, NULL},
 };

@@ -258,30 +258,40 @@ def match_names(
     names: NameFilter,
 ) -> tuple[dict[str, str], list[Misfit]]:
     """`match_target` for deltas that need not be on disk: each given by its shape and dtype."""
+    with tensor_reader() as reader:
+        return match_tensors(deltas, carried, left_out, tied, target, names, reader)
+
+
+def match_tensors(
+    deltas: Mapping[str, Form],
+    carried: Mapping[str, Form],
+    left_out: Collection[str],
+    tied: Mapping[str, str],
+    target: Checkpoint,
+    names: NameFilter,
+    reader: TensorReader,
+) -> tuple[dict[str, str], list[Misfit]]:
+    """`match_names` for a target that only `reader` can read, such as a model in memory."""
     pairs: dict[str, str] = {}
     misfits: list[Misfit] = []
-    with tensor_reader() as reader:
-        twins = Twins(target, reader)
-        for name in sorted(deltas.keys() | carried.keys() | target.tensors.keys()):
-            if name not in names or (name in left_out and name not in deltas):
-                continue
-            entry = target.tensors.get(name)
-            if entry is None:
-                misfits += _absent(name, deltas, tied, target)
-            elif name in deltas:
-                misfits += _fit(name, deltas[name], entry)
-                misfits += _untied(name, tied, target, twins)
-                pairs[name] = name
-            elif name in carried:
-                misfits += _fit_carried(name, carried[name], entry)
-            elif copies := [twin for twin in twins.of(name) if twin in deltas and twin in names]:
-                pairs[name] = copies[0]  # the target stores its tied tensor, the donors do not
-            else:
-                misfits += _untied(name, tied, target, twins) or [
-                    Misfit(name, "extra", "in the target, not in the vector")
-                ]
-        misfits += _half_ties(pairs, target, names, twins)
-    return pairs, misfits
+    twins = Twins(target, reader)
+    for name in sorted(deltas.keys() | carried.keys() | target.tensors.keys()):
+        if name not in names or (name in left_out and name not in deltas):
+            continue
+        entry = target.tensors.get(name)
+        if entry is None:
+            misfits += _absent(name, deltas, tied, target)
+        elif name in deltas:
+            misfits += _fit(name, deltas[name], entry)
+            misfits += _untied(name, tied, target, twins)
+            pairs[name] = name
+        elif name in carried:
+            misfits += _fit_carried(name, carried[name], entry)
+        elif copies := [twin for twin in twins.of(name) if twin in deltas and twin in names]:
+            pairs[name] = copies[0]  # the target stores its tied tensor, the donors do not
+        else:
+            misfits += _untied(name, tied, target, twins) or [Misfit(name, "extra", "in the target, not in the vector")]
+    return pairs, misfits + _half_ties(pairs, target, names, twins)
 
 
 def _absent(name: str, deltas: Mapping[str, Form], tied: Mapping[str, str], target: Checkpoint) -> list[Misfit]:

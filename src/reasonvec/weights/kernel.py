@@ -216,9 +216,7 @@ def put_together(streams: Streams, out: Array) -> Indices | None:
 
 def _put_together(streams: Streams, out: Array) -> Indices | None:
     out[:] = 0
-    ends = streams.gaps != SKIP
-    places = np.cumsum(streams.gaps, dtype=np.int64)[ends]
-    places += np.arange(len(places))
+    ends, places = streams.gaps != SKIP, _places(streams)
     symbols, known = streams.symbols, min(len(streams.palette), PALETTE)
     fits = (
         len(places) == len(symbols)
@@ -236,6 +234,75 @@ def _put_together(streams: Streams, out: Array) -> Indices | None:
     out[places[symbols == LITERAL]] = streams.literals
     wide: Indices = places[symbols == WIDE]
     return wide
+
+
+def _places(streams: Streams) -> Indices:
+    """The position of each symbol's entry."""
+    places: Indices = np.cumsum(streams.gaps, dtype=np.int64)[streams.gaps != SKIP]
+    return places + np.arange(len(places))
+
+
+class Patch(NamedTuple):
+    """What `patch_bfloat16` did."""
+
+    changed: int
+    """Entries that have other bits now."""
+    asked: float
+    realised: float
+    """The sums of `add_bfloat16`, but for their order."""
+    finite: bool
+
+
+def patch_bfloat16(weight: Array, streams: Streams, alpha: float, changed: Array, old: Array) -> Patch | None:
+    """`weight += alpha * delta` in place, as `add_bfloat16` has it, for a delta in streams without wide entries.
+
+    `changed`, zeros of uint8, gets a bit for each entry that then has other bits, the lowest of a byte first; `old`,
+    uint16 and one longer than there are symbols, begins with those entries' bits as they were. None for streams that
+    do not fit. With that, and where a sum is not finite, `weight` is not to be used before `put_back`.
+    """
+    if compiled:
+        arguments = (
+            streams.gaps,
+            streams.symbols,
+            streams.palette,
+            streams.literals,
+            alpha,
+            _bits(weight),
+            changed,
+            old,
+        )
+        found = compiled.patch(*arguments)
+        return None if found is None else Patch(*found)
+    return _patch_bfloat16(weight, streams, alpha, changed, old)
+
+
+def _patch_bfloat16(weight: Array, streams: Streams, alpha: float, changed: Array, old: Array) -> Patch | None:
+    delta, ones = np.empty(len(weight), np.float32), streams.symbols != WIDE
+    if has_non_finite(weight):
+        return Patch(0, 0.0, 0.0, False)
+    if not ones.all() or _put_together(streams, delta) is None:
+        return None
+    where = _places(streams)
+    before, after = weight[where], np.empty(len(where), weight.dtype)
+    asked, realised, finite = _add_bfloat16(before, delta[where], alpha, after)
+    differs = _bits(before) != _bits(after)
+    count = int(differs.sum())
+    old[:count] = _bits(before)[differs]
+    mask = np.zeros(len(weight), np.bool_)
+    mask[where] = differs
+    changed |= np.packbits(mask, bitorder="little")
+    weight[where] = after
+    return Patch(count, asked, realised, finite)
+
+
+def put_back(weight: Array, changed: Array, old: Array) -> None:
+    """The inverse of `patch_bfloat16`, for unsigned integers of any width. ValueError where `old` is too short."""
+    if compiled and weight.itemsize == 2:
+        if compiled.put_back(weight, changed, old) < 0:
+            raise ValueError("fewer entries are kept than were changed")
+        return
+    mask = np.unpackbits(changed, count=len(weight), bitorder="little").view(np.bool_)
+    weight[mask] = old[: int(mask.sum())]
 
 
 def all_finite(values: Array) -> bool:

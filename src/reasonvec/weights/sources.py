@@ -14,12 +14,12 @@ from reasonvec.weights.arithmetic import Difference, Doubles, Indices, first_non
 from reasonvec.weights.blocks import BLOCK, Scratch, Workers, blocks, tensor_digest
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader
 from reasonvec.weights.dtypes import FLOATS, Array
-from reasonvec.weights.kernel import BF16, all_finite, subtract_bfloat16
+from reasonvec.weights.kernel import BF16, Streams, all_finite, subtract_bfloat16
 from reasonvec.weights.low_rank import LowRankDelta
 from reasonvec.weights.quantised import read_block as read_quantised_block
 from reasonvec.weights.quantised import read_layout as read_quantised_layout
 from reasonvec.weights.safetensors_header import TensorEntry
-from reasonvec.weights.sparse import read_block, read_layout
+from reasonvec.weights.sparse import read_block, read_layout, read_streams
 from reasonvec.weights.tensors import read_tensor_block
 from reasonvec.weights.vector import Delta, Vector
 
@@ -115,7 +115,7 @@ class StoredDeltas:
 
 def stored_blocks(delta: Delta, residual: tuple[Indices, Doubles], reader: TensorReader) -> "_Stored":
     """A delta where its entry says, to be read; `residual` as `Vector.residuals` has it."""
-    kinds: dict[str, type[_Stored]] = {"sparse": _Sparse, "low-rank": _LowRank, "quantised": _Quantised}
+    kinds: dict[str, type[_Stored]] = {"sparse": SparseDelta, "low-rank": _LowRank, "quantised": _Quantised}
     return kinds[delta.encoding](delta, reader) if delta.encoding in kinds else _Dense(delta, reader, residual)
 
 
@@ -165,7 +165,7 @@ class _Dense(_Stored):
             )
 
 
-class _Sparse(_Stored):
+class SparseDelta(_Stored):
     def __init__(self, delta: Delta, reader: TensorReader) -> None:
         super().__init__(delta, reader)
         self._layout = read_layout(delta.entry, delta.size, reader)
@@ -179,6 +179,11 @@ class _Sparse(_Stored):
         main[index] = _shortened(high, work)
         long = (main[index] != high) | (low != 0)
         return DeltaBlock(main, index[long], high[long], low[long], (digest,))
+
+    def streams(self, number: int, scratch: Scratch) -> tuple[Streams, Proof]:
+        """Block `number` as it is stored, for `kernel.patch_bfloat16`."""
+        streams, digest = read_streams(self._delta.entry, self._layout, number, self._delta.size, self._reader, scratch)
+        return streams, (digest,)
 
 
 class _LowRank(_Stored):

@@ -51,6 +51,18 @@ def unpack(data: memoryview, count: int, scratch: Scratch, out: Array) -> tuple[
     """Fill `out`, float32 of `count` entries, with a stored block.
 
     Returns the positions of the wide entries, left zero in `out`; their high and low parts, two a row; and the digest.
+    Raises ValueError as `open_block` does, and for streams that do not fit one another.
+    """
+    streams, digest = open_block(data, count, scratch)
+    positions = put_together(streams, out)
+    if positions is None:
+        raise ValueError("its streams do not fit one another")
+    return positions, streams.wide.reshape(-1, 2), digest
+
+
+def open_block(data: memoryview, count: int, scratch: Scratch) -> tuple[Streams, bytes]:
+    """The streams of a stored block of `count` entries, and its digest.
+
     Raises ValueError with the reason if the block is not what `pack` makes, or does not match its checksum. Allocates
     no more than a few times what a block of `count` entries can hold, whatever the head says.
     """
@@ -75,12 +87,9 @@ def unpack(data: memoryview, count: int, scratch: Scratch, out: Array) -> tuple[
     )  # fmt: skip
     if block_digest(_CONTENT.pack(version, *lengths), *(part.view(np.uint8).data for part in streams)) != digest:
         raise ValueError("it does not match its checksum")
-    positions = put_together(streams, out)
-    if positions is None:
-        raise ValueError("its streams do not fit one another")
     if not all(all_finite(values) for values in (streams.palette.view(BF16.numpy), streams.literals, streams.wide)):
         raise ValueError("it holds NaN or infinity, which no difference of finite donors has")
-    return positions, streams.wide.reshape(-1, 2), digest
+    return streams, digest
 
 
 def _decompress(data: memoryview, size: int, scratch: Scratch) -> Any:
@@ -134,15 +143,31 @@ def read_block(
 ) -> tuple[Array, Indices, Doubles, bytes]:
     """Block `number` of a delta of `size` entries: its values in float32 (valid until the next call with `scratch`),
     and what `unpack` returns. Raises VectorError for a block that is damaged."""
-    begin, end = layout.starts[number], layout.starts[number + 1]
-    start, stop = number * BLOCK, min((number + 1) * BLOCK, size)
-    stored = scratch.array("sparse block", end - begin, np.uint8)
-    reader.read_into(entry, begin, stored.data)
-    out = scratch.array("sparse values", stop - start, np.float32)
+    count = min(BLOCK, size - number * BLOCK)
+    out = scratch.array("sparse values", count, np.float32)
     try:
-        return out, *unpack(stored.data, stop - start, scratch, out)
+        return out, *unpack(_stored(entry, layout, number, reader, scratch), count, scratch, out)
     except ValueError as error:
         raise _damaged(entry, f"block {number} cannot be read: {error}") from None
+
+
+def read_streams(
+    entry: TensorEntry, layout: SparseLayout, number: int, size: int, reader: TensorReader, scratch: Scratch
+) -> tuple[Streams, bytes]:
+    """The same block as `open_block` gives it, which need not fit together."""
+    try:
+        return open_block(_stored(entry, layout, number, reader, scratch), min(BLOCK, size - number * BLOCK), scratch)
+    except ValueError as error:
+        raise _damaged(entry, f"block {number} cannot be read: {error}") from None
+
+
+def _stored(
+    entry: TensorEntry, layout: SparseLayout, number: int, reader: TensorReader, scratch: Scratch
+) -> memoryview:
+    begin, end = layout.starts[number], layout.starts[number + 1]
+    stored = scratch.array("sparse block", end - begin, np.uint8)
+    reader.read_into(entry, begin, stored.data)
+    return stored.data
 
 
 def _damaged(entry: TensorEntry, reason: str) -> VectorError:

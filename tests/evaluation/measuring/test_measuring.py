@@ -32,7 +32,7 @@ def measure(target, task, out, *, sampling=SHORT, part="all", **more):
 def scripted(monkeypatch, engine):
     from contextlib import nullcontext
 
-    monkeypatch.setattr(measuring, "_engine", lambda *_, **__: nullcontext(engine))
+    monkeypatch.setattr(measuring, "_opened", lambda *_, **__: nullcontext((engine, None)))
     return engine
 
 

@@ -271,7 +271,7 @@ def scripted(monkeypatch, engine):
     """Measure with `engine` instead of a model."""
     from contextlib import nullcontext
 
-    monkeypatch.setattr(measuring, "_engine", lambda *_, **__: nullcontext(engine))
+    monkeypatch.setattr(measuring, "_opened", lambda *_, **__: nullcontext((engine, None)))
 
 
 assert len(GOLDS) == len(QUESTIONS)

@@ -65,6 +65,8 @@ class RunSummary:
     """Accuracy by the harness's strict-match; None where it has none for the benchmark."""
     flexible: Score | None
     """Accuracy by the harness's flexible-extract; None where it has none for the benchmark."""
+    normalised: Score | None
+    """Accuracy by log-likelihood per byte, the harness's acc_norm; None where options were not compared."""
     answered: float
     """Share of completions in which an answer was found."""
     cut_off: float | None
@@ -89,6 +91,7 @@ class RunSummary:
             "macro": _json(self.macro),
             "strict": _json(self.strict),
             "flexible": _json(self.flexible),
+            "normalised": _json(self.normalised),
             "answered": self.answered,
             "cut_off": self.cut_off,
             "empty": self.empty,
@@ -118,6 +121,7 @@ def summarise(run: Run) -> RunSummary:
         macro=_macro(tasks) if len(tasks) > 1 else None,
         strict=_other(problems, samples, lambda outcome: outcome.strict),
         flexible=_other(problems, samples, lambda outcome: outcome.flexible),
+        normalised=_other(problems, samples, lambda outcome: outcome.normalised),
         answered=fmean(outcome.answered for outcome in outcomes),
         cut_off=cut_off(outcomes),
         empty=sum(outcome.completion is not None and not outcome.completion.strip() for outcome in outcomes),
