@@ -40,7 +40,7 @@ def _study(path: Path) -> Path:
     write_run(path / "whole-think", _flipped(BASELINE, gained=25, lost=3), vector="v", alpha=1.0, prompt=THINK)
     write_run(path / "think", _flipped(BASELINE, gained=10, lost=2), prompt=THINK)
     write_run(path / "random-1", _flipped(BASELINE, gained=4, lost=4), vector="r", alpha=1.0,
-              control={"kind": "random", "seed": 1, "of": "v"})  # fmt: skip
+              control="random")  # fmt: skip
     write_run(path / "target-again", _flipped(BASELINE, gained=1, lost=2))
     return path
 
@@ -111,11 +111,11 @@ def test_a_vector_is_ranked_among_controls_at_its_own_alpha(tmp_path: Path) -> N
     write_run(tmp_path / "plus", _flipped(BASELINE, gained=20, lost=3), vector="v", alpha=1.0)
     write_run(tmp_path / "minus", _flipped(BASELINE, gained=1, lost=9), vector="v", alpha=-1.0)
     for number, (gained, lost) in enumerate(((20, 3), (2, 2), (5, 1), (0, 4))):
-        control = {"kind": "random", "seed": number, "of": "v"}
         verdicts = _flipped(BASELINE, gained=gained, lost=lost)
-        write_run(tmp_path / f"random-{number}", verdicts, vector=f"r{number}", alpha=1.0, control=control)
+        write_run(tmp_path / f"random-{number}", verdicts, vector=f"r{number}", alpha=1.0, control="random",
+                  checkpoint=f"target+r{number}", arm={"target": "target"})  # fmt: skip
     verdicts = _flipped(BASELINE, gained=0, lost=20)
-    write_run(tmp_path / "random-minus", verdicts, vector="r0", alpha=-1.0, control={"kind": "random", "seed": 0})
+    write_run(tmp_path / "random-minus", verdicts, vector="r0", alpha=-1.0, control="random")
     (table,) = compare_runs([tmp_path]).tables
     ranks = {rank.arm: (rank.controls, rank.as_good, rank.p) for rank in table.ranks}
     assert ranks == {"plus": (4, 1, 2 / 5), "minus": (1, 1, 1.0)}
@@ -133,8 +133,28 @@ def test_a_named_baseline_stands_for_its_arm_on_every_benchmark(tmp_path: Path) 
 def test_a_baseline_that_a_benchmark_lacks_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "target", BASELINE)
     write_run(tmp_path / "other", BASELINE, task="sciq", vector="v", alpha=1.0)
-    with pytest.raises(RunError, match=r"sciq was not measured with the baseline's arm \(target\): measure it there"):
+    with pytest.raises(
+        RunError, match=r"sciq \(test\) was not measured with the baseline's arm \(target\): measure it there"
+    ):
         compare_runs([tmp_path], baseline=tmp_path / "target")
+
+
+def test_options_compared_by_likelihood_have_one_prompt(tmp_path: Path) -> None:
+    """So the baseline's arm, named by a run with a prompt, is found there too."""
+    likelihood = {"name": "log-likelihood"}
+    for name, fields in (("target", {}), ("whole", {"vector": "v", "alpha": 1.0})):
+        write_run(tmp_path / "gsm8k" / name, BASELINE, prompt=THINK, **fields)
+        write_run(tmp_path / "sciq" / name, BASELINE, task="sciq", prompt=likelihood, **fields)
+    for baseline in (tmp_path / "gsm8k" / "target", None):
+        tables = compare_runs([tmp_path], baseline=baseline).tables
+        assert [len(table.contrasts) for table in tables] == [1 if baseline else 0, 1]
+
+
+def test_a_perturbed_file_keeps_its_variant(tmp_path: Path) -> None:
+    changed = {**_perturbed("typo"), "task": "typo.jsonl:written"}
+    write_run(tmp_path / "run", BASELINE, benchmark=changed)
+    (table,) = compare_runs([tmp_path]).tables
+    assert table.setting.title == "gsm8k:written (test), typo, severity 1, seed 0"
 
 
 def test_a_directory_is_no_baseline(tmp_path: Path) -> None:
@@ -277,6 +297,18 @@ def test_two_things_changed_at_once_are_not_put_down_to_the_vector(tmp_path: Pat
     write_run(tmp_path / "target", BASELINE)
     write_run(tmp_path / "whole-think", _flipped(BASELINE, gained=20, lost=1), vector="v", alpha=1.0, prompt=THINK)
     assert "model and prompt both differ (think, plain), so the difference is that of both" in _caveats(tmp_path)
+
+
+def test_problems_that_a_donor_was_trained_on_are_told_and_left_out_beside_it(tmp_path: Path) -> None:
+    """All ten gains are on problems that stand in the training data."""
+    write_run(tmp_path / "target", BASELINE)
+    overlap = {"overlapping": 25, "counts": {"exact": 10}, "ids": [f"p{place}" for place in range(90, 100)]}
+    arm = _flipped(BASELINE, gained=10, lost=0)
+    write_run(tmp_path / "whole", arm, vector="v", alpha=1.0, contamination=overlap)
+    assert (
+        "25 of the 100 problems overlap training data, so that a gain may be memory. Without those that stand there "
+        "whole the difference is +0.0 points"
+    ) in _caveats(tmp_path)
 
 
 def test_a_repeat_shows_how_much_flips_by_itself(tmp_path: Path) -> None:

@@ -143,10 +143,10 @@ def _read(paths: Sequence[Path], baseline: Path | None) -> tuple[list[Arm], Arm 
 def _baseline(arms: Sequence[Arm], named: Arm | None) -> tuple[Arm | None, str | None]:
     """The baseline among the arms of one setting, and what is to be said where there is none."""
     if named:
-        same = [arm for arm in arms if (arm.model, arm.wording) == (named.model, named.wording)]
+        same = [arm for arm in arms if arm.model == named.model and (arm.wording == named.wording or arm.unprompted)]
         return (named if named in same else same[0] if same else None), None
-    plain = [arm for arm in arms if arm.bare and arm.control is None and arm.prompt == "plain"]
-    targets = {arm.checkpoint for arm in arms if not arm.bare}
+    plain = [arm for arm in arms if arm.bare and arm.control is None and arm.plain]
+    targets = {arm.target for arm in arms if not arm.bare}
     candidates = [arm for arm in plain if arm.checkpoint in targets] or plain
     if len(arms) > 1 and len({(arm.model, arm.wording) for arm in candidates}) != 1:
         could = (
@@ -248,7 +248,7 @@ def _adjusted(tables: Sequence[Table]) -> Iterator[Table]:
 
 def _ranks(contrasts: Sequence[Contrast]) -> Iterator[Rank]:
     def place(found: Contrast) -> tuple[Any, ...]:
-        return found.arm.checkpoint, found.arm.alpha, found.arm.wording, found.baseline.name
+        return found.arm.target, found.arm.alpha, found.arm.wording, found.baseline.name
 
     for found in contrasts:
         if found.role not in ("confirmatory", "exploratory") or found.arm.bare:
@@ -269,7 +269,7 @@ def _sweeps(contrasts: Sequence[Contrast], seed: int) -> Iterator[Sweep]:
     groups: dict[tuple[Any, ...], list[Contrast]] = {}
     for found in contrasts:
         if found.role in ("confirmatory", "exploratory") and not found.arm.bare:
-            key = (found.arm.checkpoint, found.arm.vector, found.arm.wording, found.baseline.name)
+            key = (found.arm.target, found.arm.vector, found.arm.wording, found.baseline.name)
             groups.setdefault(key, []).append(found)
     for members in groups.values():
         if len(members) > 1:
