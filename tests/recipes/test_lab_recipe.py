@@ -12,10 +12,7 @@ from tests.recipes.test_recipes import REPOSITORY, script  # which puts scripts/
 
 import lab_models  # isort: skip
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(not {"train", "evaluate", "stats"} <= set(program.commands), reason="needs those commands"),
-]
+pytestmark = pytest.mark.lab
 PROBLEMS = 20
 SMALL: dict[str, Any] = {
     "sft_set": ["max_steps=3", "per_device_train_batch_size=8"],
