@@ -207,7 +207,7 @@ def _table(
         contrasts=tuple(contrasts),
         ranks=tuple(_ranks(contrasts)),
         sweeps=tuple(_sweeps(contrasts, seed)),
-        notes=tuple(_notes(setting, note)),
+        notes=tuple(_notes(setting, note, ordered[0].run.configuration["benchmark"].get("limit"))),
     )
 
 
@@ -285,9 +285,11 @@ def _sweeps(contrasts: Sequence[Contrast], seed: int) -> Iterator[Sweep]:
             )
 
 
-def _notes(setting: Setting, note: str | None) -> Iterator[str]:
+def _notes(setting: Setting, note: str | None, limit: object) -> Iterator[str]:
     if note:
         yield note
+    if limit is not None:
+        yield f"at most {limit} problems of each task were measured, not the whole benchmark"
     if setting.part == "dev":
         yield "the development part: exploratory, no member of the family; confirm what is chosen here on the test part"
     if setting.operator in _ANOTHER_ANSWER and setting.changed:
