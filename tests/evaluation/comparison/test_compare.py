@@ -200,6 +200,33 @@ def test_unfinished_runs_are_refused_with_the_way_to_finish_them(tmp_path: Path)
         compare_runs([tmp_path])
 
 
+def test_an_unfinished_run_does_not_hide_what_else_is_wrong(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "half", BASELINE[:37], complete=False, problems=100, vector="v", alpha=1.0,
+              engine={"dtype": "bfloat16"})  # fmt: skip
+    with pytest.raises(RunError, match=r"for 2 reasons(.|\n)*37 of 100(.|\n)*engine.dtype") as error:
+        compare_runs([tmp_path])
+    assert "do not pair" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (("target", "vector"), ("target", "vector")),
+        (("target/gsm8k", "vector/gsm8k"), ("target", "vector")),
+        (("a/target", "b/c/target"), ("a", "b/c")),
+        (("target", "again/target"), ("target", "again/target")),
+    ],
+)
+def test_arms_are_named_by_what_tells_their_directories_apart(
+    tmp_path: Path, places: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    for number, place in enumerate(places):
+        write_run(tmp_path / place, BASELINE, vector="v", alpha=1.0 + number)
+    (table,) = compare_runs([tmp_path]).tables
+    assert tuple(arm.name for arm, _ in table.arms) == names
+
+
 def test_problems_that_do_not_pair_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "target", outcomes([True, False]))
     write_run(tmp_path / "other", [outcome("p0", True), outcome("p9", True)], vector="v", alpha=1.0)

@@ -166,17 +166,16 @@ def _refuse(
 ) -> None:
     """Raise RunError with everything that stands against the comparison."""
     findings = list(guards.unfinished(arms))
-    if not findings:  # what is missing from an unfinished run would be found a second time
-        for setting, found in settings.items():
-            reference = baselines[setting] or found[0]
-            if named and not baselines[setting]:
-                findings.append(
-                    f"{setting.title} was not measured with the baseline's arm ({named.name}): measure it there, or "
-                    f"leave out {', '.join(str(arm.run.path) for arm in found)}"
-                )
-            for arm in found:
-                if arm is not reference:
-                    findings += guards.refusals(arm, reference)
+    for setting, found in settings.items():
+        reference = baselines[setting] or found[0]
+        if named and not baselines[setting]:
+            findings.append(
+                f"{setting.title} was not measured with the baseline's arm ({named.name}): measure it there, or "
+                f"leave out {', '.join(str(arm.run.path) for arm in found)}"
+            )
+        for arm in found:
+            if arm is not reference:
+                findings += guards.refusals(arm, reference)
     if findings:
         listed = "\n".join(f"  {finding}." for finding in findings)
         raise RunError(
@@ -342,7 +341,7 @@ def _clean(changed: Contrast, tables: Sequence[Table]) -> Contrast | None:
         for table in sorted(tables, key=lambda table: table.setting.operator is not None)
         if table.setting.task == changed.arm.setting.task and not table.setting.changed
         for other in table.contrasts
-        if other.role == changed.role or other.role in ("confirmatory", "exploratory")
+        if other.role in ("confirmatory", "exploratory")
         if _identity(other.arm) == _identity(changed.arm) and _identity(other.baseline) == _identity(changed.baseline)
         if ids <= other.baseline.problems.keys()
     ]
