@@ -9,6 +9,7 @@ ReasonvecError                     exit 1
 ├── SandboxError                   model-written code would run where it could do harm
 ├── ClusterError                  a Ray cluster that cannot be reached, or a node that sees other files or failed
 ├── MissingExtraError              an optional dependency that is not installed
+├── TrainingError                  a training that went wrong: a loss that is no number, a vector without content
 ├── VerificationError              what was recomputed differs from what a receipt claims
 ├── UsageError                     exit 2: arguments that contradict one another
 └── IncompatibleError              exit 3: checkpoints, or a vector and its target, that do not fit
@@ -51,6 +52,10 @@ class SandboxError(ReasonvecError):
 
 class MissingExtraError(ReasonvecError):
     """An optional dependency is not installed; the message names the pip line."""
+
+
+class TrainingError(ReasonvecError):
+    """A training cannot go on, or what it made is not what it is for: a loss that is no number, an empty vector."""
 
 
 class VerificationError(ReasonvecError):

@@ -224,7 +224,7 @@ def test_a_run_does_all_in_order_and_again_only_what_leaves_nothing_behind(stand
         "overlap", "train sft", "train grpo", "trajectory", "extract", "inspect", "check", "-c", "evaluate", "perturb",
         "stats",
     ]  # fmt: skip
-    assert json.loads((stand_in / "out/alpha.json").read_text())["alpha"] == 0.5
+    assert json.loads((stand_in / "out/trained/alpha.json").read_text())["alpha"] == 0.5
     alphas = {Path(w[w.index("--out") + 1]).name: w[w.index("--alpha") + 1] for w in words if "--alpha" in w}
     assert (alphas["vector"], alphas["minus"], alphas["vector-1"]) == ("0.5", "-0.5", "1")
     assert (alphas["random-2"], alphas["sft-update"], alphas["interpolation"]) == ("0.5", "1", "0.5")
@@ -239,8 +239,8 @@ def test_a_run_stops_at_the_first_failure_and_goes_on_from_there(stand_in: Path)
         script.main(["r.yaml", "--run"])
     assert called(stand_in)[-1][:2] == ["train", "grpo"]
     (stand_in / "fail.json").unlink()
-    (stand_in / "out/grpo").mkdir()
-    (stand_in / "out/grpo/plan.json").write_text("{}")  # it had begun
+    (stand_in / "out/trained/grpo").mkdir()
+    (stand_in / "out/trained/grpo/plan.json").write_text("{}")  # it had begun
     before = len(called(stand_in))
     (stand_in / "fail.json").write_text('{"train grpo": 1}')
     with pytest.raises(SystemExit):
@@ -274,6 +274,18 @@ def test_of_equally_good_alphas_the_smallest_is_chosen(tmp_path: Path, monkeypat
             recorder.append([Outcome(f"p{i}", "t", 0, "0" * 64, i < right) for i in range(10)])
             recorder.finish({})
     assert script.choose_alpha(recipe)["alpha"] == 1.0
+
+
+def test_results_of_two_recipes_or_two_kinds_of_donors_are_never_mixed(stand_in: Path) -> None:
+    script.main(["r.yaml", "--run", "--only", "donors"])
+    write(stand_in / "r.yaml", expect={"machine": "another", "hours": {"dev": 1.0}, "memory_gb": {}})
+    script.main(["r.yaml", "--run", "--only", "donors"])  # what it is thought to cost changes nothing
+    write(stand_in / "r.yaml", seed=1)
+    with pytest.raises(SystemExit, match=r"out/trained/recipe.yaml is another recipe than r.yaml.*Name another `out`"):
+        script.main(["r.yaml", "--run"])
+    assert "--donors public --alpha" in printed(REPOSITORY / "recipes/qwen2.5-7b-gsm8k.yaml", "--donors", "public")
+    public = printed(REPOSITORY / "recipes/qwen2.5-7b-gsm8k.yaml", "--donors", "public")
+    assert "runs/qwen2.5-7b-gsm8k/trained" not in public and "whether it overlaps the benchmarks is open" in public
 
 
 def test_public_donors_are_not_trained_and_what_a_recipe_lacks_is_told(stand_in: Path) -> None:

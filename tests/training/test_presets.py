@@ -3,6 +3,7 @@ batches divide into groups."""
 
 import dataclasses
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,14 @@ def test_batches_of_sft_are_what_their_comments_say(preset: Path) -> None:
 def test_presets_are_packaged() -> None:
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '"training/presets/*.yaml"' in project
+
+
+@pytest.mark.skipif(find_spec("reasonvec.training.settings") is None, reason="needs what reads them")
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
+def test_the_training_takes_every_preset_by_its_name(preset: Path) -> None:
+    from reasonvec.training.settings import read_settings
+
+    settings = read_settings(preset.name.split("-")[0], config=preset.stem)
+    content = load(preset)
+    assert settings.lora == content.pop("lora", None)
+    assert settings.fields == content

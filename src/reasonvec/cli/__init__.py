@@ -6,6 +6,7 @@ from reasonvec.cli import (  # noqa: F401  # each adds its commands
     exchange,
     lab,
     stats,
+    training,
     trajectory,
     weights,
 )

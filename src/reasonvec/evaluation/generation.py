@@ -23,7 +23,7 @@ def evaluate_checkpoint(
     grader: Grader = grade_marked_answer,
 ) -> list[Outcome]:
     """Answer `problems` greedily with the checkpoint at a path and grade them; outcomes in the problems' order."""
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     return evaluate(model, tokenizer, problems, max_new_tokens=max_new_tokens, batch_size=batch_size, grader=grader)
 

@@ -53,23 +53,18 @@ def train_grpo(
         save_checkpoint(trainer.model, tokenizer, out=out)
 
 
-def sample_on_one_device(seed: int) -> Rollout:
+def sample_on_one_device(seed: int | None) -> Rollout:
     """A rollout that samples with evaluation's own loop: several times quicker than TRL's for small models.
 
     It honours the config's `temperature` and `max_completion_length`, and no other sampling setting. It is meant for
-    one process and one device; with vLLM, FSDP or DeepSpeed leave TRL's own in place.
+    a model that is whole on one device; with vLLM, FSDP or DeepSpeed leave TRL's own in place. Without `seed` it draws
+    from torch's own generator, whose state TRL's checkpoints keep.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def rollout(prompts: list[Any], trainer: trl.GRPOTrainer) -> dict[str, Any]:
         tokenizer = trainer.processing_class
-        texts = [
-            prompt
-            if isinstance(prompt, str)
-            else tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-            for prompt in prompts
-        ]
-        prompt_ids = tokenizer(texts)["input_ids"]
+        prompt_ids = [_encode(tokenizer, prompt) for prompt in prompts]
         completion_ids = generate(
             trainer.accelerator.unwrap_model(trainer.model),
             prompt_ids,
@@ -83,3 +78,11 @@ def sample_on_one_device(seed: int) -> Rollout:
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     return rollout
+
+
+def _encode(tokenizer: Any, prompt: Any) -> list[int]:
+    """Token ids of a text or of messages, whose template writes the tokens that begin a text itself."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

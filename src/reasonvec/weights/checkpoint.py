@@ -30,7 +30,7 @@ _MOST_OPEN = 128
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot")
-_NOT_COPIED = ("reasonvec.json", "vector.json", "README.md")
+_NOT_COPIED = ("reasonvec.json", "vector.json", "training.json", "plan.json", "log.jsonl", "README.md")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Checkpoint:
 
     def small_files(self) -> list[str]:
         """The names of all that makes a checkpoint beside its weights: configuration, tokenizer, chat templates,
-        generation settings, code, licence. In sorted order. The model card and older receipts are not among them:
-        what they say is true of this checkpoint only."""
+        generation settings, code, licence. In sorted order. The model card, older receipts and a training's
+        record are not among them: what they say is true of this checkpoint only."""
         names = [path.name for path in self.path.iterdir() if _is_small(path)]
         templates = self.path / "additional_chat_templates"
         if templates.is_dir():

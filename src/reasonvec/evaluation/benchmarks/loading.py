@@ -13,7 +13,7 @@ from typing import Any, get_args
 from reasonvec.errors import BenchmarkError, CheckpointError, UsageError
 from reasonvec.evaluation.benchmarks.catalog import GROUPS, TASKS, PinnedFile, Task
 from reasonvec.evaluation.benchmarks.problem import BenchmarkProblem, Kind, exact_number
-from reasonvec.evaluation.benchmarks.records import chain_of_thought, marked_gold
+from reasonvec.evaluation.benchmarks.records import boxed, chain_of_thought, marked_gold
 from reasonvec.weights.files import read_small
 
 HEADER = "reasonvec perturbed problems"
@@ -173,18 +173,18 @@ def _own_problem(row: Any, stem: str) -> BenchmarkProblem:
     """One line of one's own file. Without an id the problem is named by its question, so that order does not matter."""
     if not isinstance(row, dict):
         raise ValueError(f"a JSON object is expected, not {type(row).__name__}")
-    question = _text(row, "question")
-    answer = _text(row, "answer")
-    gold = _text(row, "gold") if "gold" in row else marked_gold(answer)
+    question = _text(row, "question" if "question" in row or "problem" not in row else "problem")
+    gold, solution = _answers(row)
     if not gold:
-        raise ValueError("nothing follows the last #### of `answer`")
+        raise ValueError("no answer is named: nothing follows the last #### of `answer`, or `solution` boxes nothing")
     details = row.get("details", {})
     if not isinstance(details, dict):
         raise ValueError("`details` is no JSON object")
     json.dumps(details, ensure_ascii=False).encode()  # half of a surrogate pair is found here, before it is written
     number = exact_number(gold)
     name = _text(row, "id") if "id" in row else f"{stem}/{hashlib.sha256(question.encode()).hexdigest()[:16]}"
-    kind: Kind = row.get("kind") or ("text" if number is None else "number")
+    latex = "solution" in row and boxed(solution or "")
+    kind: Kind = row.get("kind") or ("number" if number is not None else "expression" if latex else "text")
     if kind not in get_args(Kind) or (kind == "number" and number is None):
         raise ValueError(f"`kind` {kind!r} does not go with gold {gold!r}")
     return BenchmarkProblem(
@@ -193,9 +193,21 @@ def _own_problem(row: Any, stem: str) -> BenchmarkProblem:
         question,
         number if kind == "number" and number is not None else gold,
         kind,
-        answer if answer != gold else None,
+        solution,
         details,
     )
+
+
+def _answers(row: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The gold answer and the worked solution: of MATH's layout, with the solution in a field of its own, or GSM8K's,
+    where the answer is the solution and marks its end."""
+    if "solution" in row:
+        solution = _text(row, "solution")
+        named = next((name for name in ("gold", "answer") if name in row), None)
+        return _text(row, named) if named else boxed(solution), solution
+    answer = _text(row, "answer")
+    gold = _text(row, "gold") if "gold" in row else marked_gold(answer)
+    return gold, answer if answer != gold else None
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:
