@@ -54,7 +54,7 @@ class Arm:
 
     run: Run
     name: str
-    """The run's directory; with those above it where two have the same name."""
+    """What tells the run's directory from those of the other runs in its setting."""
     checkpoint: str
     target: str
     """What the vector was added to: the checkpoint, or what the checkpoint was written from."""
@@ -110,11 +110,29 @@ class Arm:
 def read_arms(runs: Sequence[Run]) -> list[Arm]:
     """The runs as arms, in their order. Raises RunError where run.json lacks what a comparison needs."""
     settings = [_setting(run) for run in runs]
-    taken = [(run.name, setting) for run, setting in zip(runs, settings, strict=True)]
-    return [
-        _arm(run, setting, str(run.path) if taken.count((run.name, setting)) > 1 else run.name)
-        for run, setting in zip(runs, settings, strict=True)
-    ]
+    members: dict[Setting, list[Run]] = {}
+    for run, setting in zip(runs, settings, strict=True):
+        members.setdefault(setting, []).append(run)
+    names = {run.path: name for found in members.values() for run, name in zip(found, _names(found), strict=True)}
+    return [_arm(run, setting, names[run.path]) for run, setting in zip(runs, settings, strict=True)]
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Their directories without what all have in common, in front and, as of target/gsm8k and vector/gsm8k, behind."""
+    if len(runs) == 1:
+        return [runs[0].name]
+    paths = [run.path.resolve().parts for run in runs]
+    paths = [path[_alike(paths) :] for path in paths]
+    behind = _alike([path[::-1] for path in paths])
+    return ["/".join(path[: len(path) - behind]) for path in paths]
+
+
+def _alike(paths: Sequence[Sequence[str]]) -> int:
+    """How many parts all paths begin with, so that one part of each is left at least."""
+    count = 0
+    while all(len(path) > count + 1 for path in paths) and len({path[count] for path in paths}) == 1:
+        count += 1
+    return count
 
 
 def _arm(run: Run, setting: Setting, name: str) -> Arm:

@@ -31,8 +31,9 @@ def caveats(found: Contrast) -> Iterator[str]:
                 f"the harness's {name} says {points:+.1f} points where ours says {found.difference.points:+.1f}: read "
                 f"some completions before believing either"
             )
-    if found.gained is not None and found.lost is not None and found.gained + found.lost < FEWEST_FLIPS:
-        yield (f"only {found.gained + found.lost} problems flipped; below {FEWEST_FLIPS} no result could have p < 0.05")
+    flips = None if found.gained is None or found.lost is None else found.gained + found.lost
+    if flips is not None and flips < FEWEST_FLIPS:
+        yield f"problems that flipped: {flips}. Below {FEWEST_FLIPS} no result could have p < 0.05"
     yield from _level_warnings(found)
 
 
@@ -49,7 +50,7 @@ def _repeated(found: Contrast) -> str:
 def _form_warnings(found: Contrast) -> Iterator[str]:
     both = found.answered_by_both
     if found.answered.p < SIGNIFICANCE:
-        rest = f" Where both gave one the difference is {both.points:+.1f} points" if both else ""
+        rest = f" On the {both.problems} problems where both gave one it is {both.points:+.1f} points" if both else ""
         yield (
             f"an answer was found in {found.answered.arm:.1%} of its completions and in {found.answered.baseline:.1%} "
             f"of the baseline's: part of the difference can be form.{rest}"
