@@ -14,10 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonvec.errors import BenchmarkError, CheckpointError, OutputError, TrainingError, UsageError
 from reasonvec.evaluation.prompts import PromptStyle
+from reasonvec.interchange import import_lora
 from reasonvec.training import donor as donor_module
 from reasonvec.training import saving, trainers
 from reasonvec.training.directory import read_log, read_record
 from reasonvec.training.donor import train_donor
+from reasonvec.weights import apply
 from reasonvec.weights.hub import locate_checkpoint
 from tests.training.small import SFT, request, write_base
 
@@ -170,6 +172,10 @@ def test_an_adapter_is_merged_and_kept(base: Path, sums: Path, tmp_path: Path) -
     up, down = (adapter[f"base_model.model.{name}.lora_{side}.weight"].double() for side in "BA")
     expected = before[f"{name}.weight"].double() + 4 / 2 * up @ down
     torch.testing.assert_close(after[f"{name}.weight"].double(), expected, rtol=0, atol=1e-6)
+    import_lora(str(made.path / "adapter"), base=str(base), out=tmp_path / "vector")
+    apply(vectors=[(tmp_path / "vector", 1.0)], target=base, out=tmp_path / "sum")
+    added = load_file(tmp_path / "sum" / "model.safetensors")
+    torch.testing.assert_close(added[f"{name}.weight"], after[f"{name}.weight"], rtol=0, atol=1e-6)
     step = load_file(made.path / "trajectory" / "step-4" / "model.safetensors")
     assert step.keys() == after.keys()
     assert not torch.equal(step[f"{name}.weight"], after[f"{name}.weight"])
@@ -238,6 +244,19 @@ def test_a_tokenizer_without_pad_token_is_refused_until_one_is_named(base: Path,
     train_donor(request("sft", bare, sums, tmp_path / "out", "max_steps=1", pad_token=token))
 
 
+def test_an_end_token_that_also_pads_is_learnt_all_the_same(base: Path, sums: Path, tmp_path: Path) -> None:
+    end = AutoTokenizer.from_pretrained(base).eos_token
+    one = _with_tokenizer(base, tmp_path / "one", pad_token=end)
+    assert AutoTokenizer.from_pretrained(one).pad_token == end
+    for kind in ("sft", "grpo"):
+        for name, model in (("two", base), ("one", one)):
+            train_donor(request(kind, model, sums, tmp_path / f"{kind}-{name}", "max_steps=3"))
+        two, one_token = (load_file(tmp_path / f"{kind}-{name}" / "model.safetensors") for name in ("two", "one"))
+        for name in two:
+            if name != "model.embed_tokens.weight":  # row of the pad token
+                torch.testing.assert_close(one_token[name], two[name], rtol=0, atol=1e-6)
+
+
 def test_a_tokenizer_without_template_is_refused_unless_bare(base: Path, sums: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(base, tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
@@ -248,8 +267,9 @@ def test_a_tokenizer_without_template_is_refused_unless_bare(base: Path, sums: P
 
 
 def test_a_prompt_longer_than_the_context_is_refused(base: Path, sums: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"and 250 tokens for the answer take up to \d+ tokens, and the context"):
-        train_donor(request("grpo", base, sums, tmp_path / "out", "max_completion_length=250"))
+    context = json.loads((base / "config.json").read_text())["max_position_embeddings"]
+    with pytest.raises(BenchmarkError, match=rf"take up to \d+ tokens, and the context of .* is {context}"):
+        train_donor(request("grpo", base, sums, tmp_path / "out", f"max_completion_length={context}"))
     with pytest.raises(BenchmarkError, match="max_length is 12"):
         train_donor(request("sft", base, sums, tmp_path / "out", "max_length=12"))
     assert not (tmp_path / "out").exists()
