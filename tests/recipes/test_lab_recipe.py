@@ -22,9 +22,6 @@ SMALL: dict[str, Any] = {
 
 def in_process(words: list[str]) -> int:
     """One command without a process of its own, which would spend ten seconds on loading torch."""
-    if words[0] == "python" and words[1] == "-c":
-        exec(words[2], {})
-        return 0
     if words[0] == "python":
         lab_models.main(["--steps", "20", *words[2:]])
         return 0

@@ -185,7 +185,7 @@ for word, status in fail.items():
     if word in " ".join(words): sys.exit(status)
 out = pathlib.Path(words[words.index("--out") + 1]) if "--out" in words else None
 if words[0] == "train": out.mkdir(parents=True); (out / "training.json").write_text("{}")
-elif words[0] in ("extract", "-c"): pathlib.Path(out or words[1].split('out="')[1].split('"')[0]).mkdir()
+elif words[0] in ("extract", "control"): pathlib.Path(out).mkdir()
 elif words[0] == "perturb": out.write_text("")
 elif "--plot" in words: pathlib.Path(words[-1]).write_text("")
 elif words[0] == "evaluate":
@@ -220,7 +220,7 @@ def test_a_run_does_all_in_order_and_again_only_what_leaves_nothing_behind(stand
     words = called(stand_in)
     names = [w[0] if w[0] != "train" else f"train {w[1]}" for w in words]
     assert list(dict.fromkeys(names)) == [
-        "overlap", "train sft", "train grpo", "trajectory", "extract", "inspect", "check", "-c", "evaluate", "perturb",
+        "overlap", "train sft", "train grpo", "trajectory", "extract", "inspect", "check", "control", "evaluate", "perturb",
         "stats",
     ]  # fmt: skip
     assert json.loads((stand_in / "out/trained/alpha.json").read_text())["alpha"] == 0.5
