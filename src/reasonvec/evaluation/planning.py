@@ -6,7 +6,7 @@ Everything that can be wrong with the arguments is found here, before a weight i
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from reasonvec.errors import UsageError
@@ -61,6 +61,12 @@ class Plan:
     stop: tuple[str, ...]
 
     @property
+    def recorded_task(self) -> str:
+        """The task without the directories of a file of one's own: the file is known by its checksum, wherever it lies,
+        and one can go on with a run from another directory."""
+        return PurePath(self.task).name if self.source.endswith(".jsonl") else self.task
+
+    @property
     def chat(self) -> bool:
         return not (self.style.bare or self.by_log_likelihood)
 
@@ -80,7 +86,7 @@ class Plan:
             "reasonvec": tool()["version"],
             "benchmark": {
                 **self.benchmark.to_json(),
-                "task": self.task,
+                "task": self.recorded_task,
                 "perturbation": dict(self.benchmark.perturbation) if self.benchmark.perturbation else None,
                 **self.selection.to_json(),
             },

@@ -195,7 +195,7 @@ def test_two_writers_are_noticed(target, problems, tmp_path):
 
 def test_a_model_that_answers_nothing_is_told_and_kept(target, problems, tmp_path, monkeypatch):
     scripted(monkeypatch, Scripted(says(" \n", tokens=1)))
-    with pytest.raises(RunError, match="every one of the 7 completions of .* is empty: the model ended at once"):
+    with pytest.raises(RunError, match="all 7 completions of .* are empty: the model ended at once"):
         measure(target, problems, tmp_path / "run")
     run = load_run(tmp_path / "run")
     assert run.complete

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from reasonvec.errors import RunError
@@ -157,8 +158,9 @@ def _setting(run: Run) -> Setting:
     origin = header.get("benchmark")
     original = origin.get("task") if isinstance(origin, dict) else None
     task = _field(run, "benchmark", "task", str)
-    if isinstance(original, str):  # a file's name says less than what it was made of; its variant stays
-        task = "".join((original, *task.rpartition(".jsonl")[2:]))
+    name, own, variant = task.rpartition(".jsonl")
+    if own:  # a changed file's name says less than what it was made of, which is recorded without `.jsonl`
+        task = (original if isinstance(original, str) else PurePath(name).name) + variant
     for name, kind in (("operator", str), ("severity", int), ("seed", int)):
         if header and not isinstance(header.get(name), kind):
             raise _damaged(run, f"benchmark.perturbation.{name}", header.get(name))
