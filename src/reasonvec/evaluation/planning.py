@@ -27,6 +27,8 @@ from reasonvec.weights.provenance import tool
 
 _FEW_SHOT_STOP = "\nQ:"
 """Where a base model that continues worked examples goes on to make up the next question."""
+_TOGETHER = 256
+"""Prompts that are tokenized at a time: what is known of every token of all of BIG-Bench Hard takes 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +209,11 @@ def _prompt(
 
 
 def _count_tokens(prompts: Sequence[str], tokenizer: Any, *, special: bool) -> list[int]:
-    encoded: Mapping[str, Any] = tokenizer(list(prompts), add_special_tokens=special)
-    return [len(ids) for ids in encoded["input_ids"]]
+    counts: list[int] = []
+    for first in range(0, len(prompts), _TOGETHER):
+        encoded: Mapping[str, Any] = tokenizer(list(prompts[first : first + _TOGETHER]), add_special_tokens=special)
+        counts += map(len, encoded["input_ids"])
+    return counts
 
 
 def _longest_option(problem: BenchmarkProblem) -> int:

@@ -1,4 +1,4 @@
-"""What was written into a checkpoint counts as what is attached to one: the same arm, the same warnings, in stats too."""
+"""What was written into a checkpoint counts as what is attached to one: in the arm, the warnings and in stats."""
 
 import hashlib
 import json
