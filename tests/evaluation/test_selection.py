@@ -65,6 +65,14 @@ def test_changed_problems_of_ones_own_have_no_parts(tmp_path):
     assert len(ids(changed, "all", tmp_path)) == 30
 
 
+def test_a_file_of_ones_own_is_not_taken_for_the_benchmark_that_it_is_called_after(tmp_path):
+    own(tmp_path, name="svamp")
+    out = tmp_path / "changed.jsonl"
+    perturb(str(tmp_path / "svamp.jsonl"), operator="surface", severity=1, seed=0, out=out, data=tmp_path)
+    with pytest.raises(UsageError, match="made from problems of your own"):
+        select(load_benchmark(str(out), data=tmp_path), part="test", limit=None, data=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("task", "dev", "test"),
     [("gsm8k", 1000, 1319), ("sciq", 1000, 1000), ("math500", 100, 400), ("svamp", 200, 800), ("bbh", 27 * 50, None)],

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from reasonvec.errors import UsageError
 from reasonvec.evaluation.benchmarks import Benchmark, BenchmarkProblem, chosen, load_benchmark, split_problems
-from reasonvec.evaluation.benchmarks.catalog import GROUPS, TASKS
+from reasonvec.evaluation.benchmarks.catalog import TASKS
 
 Part = Literal["dev", "test", "all"]
 SEED = 0
@@ -108,8 +108,10 @@ def _part_of_perturbed(
     """A changed problem is of the part that the original is of, or else what was chosen on would confirm."""
     header = benchmark.perturbation or {}
     source = header.get("benchmark", {}) if isinstance(header.get("benchmark"), dict) else {}
-    original = source.get("task")
-    if not isinstance(original, str) or original not in {*TASKS, *GROUPS}:
+    original, files = source.get("task"), source.get("files")
+    # a file of one's own may be called svamp.jsonl
+    pinned = TASKS[original].file.path if isinstance(original, str) and original in TASKS else None
+    if not isinstance(original, str) or not isinstance(files, dict) or pinned not in files:
         raise UsageError(
             f"{benchmark.name} was made from problems of your own, and a file of changed problems does not tell which "
             f"of them are dev. Measure on all of it with --split all."
