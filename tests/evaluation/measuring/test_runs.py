@@ -60,7 +60,8 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_bytes(target, problems, 
         "import sys, time\nfrom pathlib import Path\nfrom reasonvec.evaluation import measuring\n"
         "from reasonvec.evaluation.engines.interface import Sampling\n"
         "measuring.evaluate(sys.argv[1], tasks=[sys.argv[2]], out=sys.argv[3], part='all', batch_size=1,\n"
-        "                   sampling=Sampling(max_new_tokens=6), progress=lambda task, done, of: time.sleep(60 * (done > 1)))\n"
+        "                   sampling=Sampling(max_new_tokens=6),\n"
+        "                   progress=lambda task, done, of: time.sleep(60 * (done > 1)))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(target), str(problems), str(killed)])
     while not (killed / "outcomes.jsonl").exists() or lines(killed).count(b"\n") < 2:
