@@ -225,6 +225,15 @@ def test_a_disk_that_is_too_small_is_found_before_the_first_step(
     monkeypatch.setattr(shutil, "disk_usage", lambda where: shutil._ntuple_diskusage(10**6, 0, 10**6))
     with pytest.raises(OutputError, match=r"needs some 0\.0 GB .*Nothing was trained"):
         train_donor(request("sft", base, sums, tmp_path / "out", trajectory="1"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_trl_refuses_is_said_in_its_words_and_leaves_nothing(base: Path, sums: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="TRL refuses this training: Target modules .*nowhere.* not found"):
+        train_donor(request("sft", base, sums, tmp_path / "out", "lora.target_modules=[nowhere]"))
+    with pytest.raises(UsageError, match="22 problems to train on, and a batch of completions takes 32"):
+        train_donor(request("grpo", base, sums, tmp_path / "out", "per_device_train_batch_size=128"))
+    assert not (tmp_path / "out").exists()
 
 
 def _with_tokenizer(base: Path, out: Path, **changes: Any) -> Path:

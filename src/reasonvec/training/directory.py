@@ -36,6 +36,7 @@ class RunDirectory:
         self.trajectory = root / "trajectory"
         self.tensorboard = root / "tensorboard"
         self._lock = -1
+        self._fresh = False
 
     def begin(self, plan: Mapping[str, Any], *, resume: bool, force: bool) -> None:
         """Make the directory, or take up an interrupted run in it; what an interrupted save left is cleared away.
@@ -50,6 +51,7 @@ class RunDirectory:
             shutil.rmtree(self.root)
         if not self.root.exists():
             self.root.mkdir(parents=True)
+            self._fresh = True
             self._take_lock()
             write_json(self.root / PLAN, plan)
             return
@@ -85,6 +87,11 @@ class RunDirectory:
         sync(self.root)
         shutil.rmtree(self.state, ignore_errors=True)
         (self.root / "lock").unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Remove what `begin` has just made, where nothing was trained."""
+        if self._fresh:
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def release(self) -> None:
         """Let another process write here."""
