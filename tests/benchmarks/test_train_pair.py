@@ -1,4 +1,4 @@
-"""The benchmark of `train pair`: its sums have the right gold answers, its settings are TRL's, its verdict is strict."""
+"""The benchmark of `train pair`: right gold answers, settings that are TRL's, a strict verdict."""
 
 import json
 from pathlib import Path

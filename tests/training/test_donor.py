@@ -259,7 +259,7 @@ def test_an_end_token_that_also_pads_is_learnt_all_the_same(base: Path, sums: Pa
     assert AutoTokenizer.from_pretrained(one).pad_token == end
     for kind in ("sft", "grpo"):
         for name, model in (("two", base), ("one", one)):
-            train_donor(request(kind, model, sums, tmp_path / f"{kind}-{name}", "max_steps=3"))
+            train_donor(request(kind, model, sums, tmp_path / f"{kind}-{name}", "max_steps=2"))
         two, one_token = (load_file(tmp_path / f"{kind}-{name}" / "model.safetensors") for name in ("two", "one"))
         for name in two:
             if name != "model.embed_tokens.weight":  # row of the pad token
@@ -297,9 +297,8 @@ def test_outputs_are_not_mixed_up(base: Path, sums: Path, trained: Path, tmp_pat
 
 
 def test_training_twice_gives_the_same_bytes(base: Path, sums: Path, tmp_path: Path) -> None:
-    for kind in ("sft", "grpo"):
-        for name in ("once", "again"):
-            train_donor(request(kind, base, sums, tmp_path / f"{kind}-{name}", "max_steps=3"))
-        once, again = (tmp_path / f"{kind}-{name}" / "model.safetensors" for name in ("once", "again"))
-        assert once.read_bytes() == again.read_bytes()
+    for name in ("once", "again"):
+        train_donor(request("grpo", base, sums, tmp_path / name, "max_steps=2"))
+    once, again = (tmp_path / name / "model.safetensors" for name in ("once", "again"))
+    assert once.read_bytes() == again.read_bytes()
     assert write_base(tmp_path / "base").joinpath("model.safetensors").read_bytes() != once.read_bytes()
