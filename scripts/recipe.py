@@ -14,17 +14,18 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
-from recipe_file import Public, Recipe, RecipeError, Trained, read_recipe
+from recipe_file import Perturbation, Public, Recipe, RecipeError, Trained, read_recipe
 
 from reasonvec.errors import ReasonvecError
 from reasonvec.evaluation.runs import load_run
 
 STEPS = (
-    "overlap", "donors", "trajectory", "vectors", "check", "controls", "dev", "alpha", "arms", "perturbed", "stats",
+    "prepare", "overlap", "donors", "trajectory", "vectors", "check", "controls", "dev", "alpha", "arms", "perturbed",
+    "stats",
 )  # fmt: skip
 CHOSEN = "{alpha}"
 """Stands in a command for the alpha that is chosen on the way."""
@@ -46,9 +47,9 @@ class Command:
 
 def commands(recipe: Recipe, file: Path, donors: str) -> list[Command]:
     """Every command of the recipe, in order, with the donors of that name."""
-    made = [*_donors(recipe, donors), *_vectors(recipe, donors), *_controls(recipe), *_dev(recipe, file, donors),
-            *_arms(recipe, donors), *_perturbed(recipe, donors), *_stats(recipe)]  # fmt: skip
-    return list({command.words: command for command in made}.values())  # severity 0 of an operator is asked for once
+    return [*_prepare(recipe), *_donors(recipe, donors), *_vectors(recipe, donors), *_controls(recipe),
+            *_dev(recipe, file, donors), *_arms(recipe, donors), *_perturbed(recipe, donors),
+            *_stats(recipe)]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ def places(recipe: Recipe, donors: str) -> Places:
     return Places(f"{recipe.out}/sft", f"{recipe.out}/grpo", trained.base, trained.target)
 
 
+def _prepare(recipe: Recipe) -> Iterator[Command]:
+    """Models and data that are nowhere to be fetched."""
+    if recipe.prepare:
+        yield Command("prepare", ("python", *recipe.prepare), Path(recipe.prepare[-1]))
+
+
 def _donors(recipe: Recipe, donors: str) -> Iterator[Command]:
     """Is the training data clean? Then both trainings, GRPO going on from the SFT donor, and how straight it went."""
     if donors == "public":
@@ -86,10 +93,12 @@ def _donors(recipe: Recipe, donors: str) -> Iterator[Command]:
         ("sft", trained.base, trained.sft_config, trained.sft_set),
         ("grpo", f"{out}/sft", trained.grpo_config, trained.grpo_set),
     ):
-        rewards = tuple(word for name in trained.rewards for word in ("--reward", name)) if kind == "grpo" else ()
-        settings = tuple(word for change in changes for word in ("--set", change))
-        words = (*runner, "train", kind, "--model", model, *data, *rewards, "--config", config, *settings,
-                 "--seed", str(recipe.seed), "--out", f"{out}/{kind}")  # fmt: skip
+        settings = tuple(word for change in (f"seed={recipe.seed}", *changes) for word in ("--set", change))
+        words = (*runner, "train", kind, "--model", model, *data, *(("--bare",) if recipe.bare_training else ()))
+        if kind == "grpo":
+            words += tuple(word for name in trained.rewards for word in ("--reward", name))
+            words += ("--trajectory", "powers")
+        words += ("--config", config, *settings, "--out", f"{out}/{kind}")
         yield Command("donors", words, Path(out, kind, "training.json"), Path(out, kind, "plan.json"))
     yield Command("trajectory", ("reasonvec", "trajectory", f"{out}/grpo", "--plot", f"{out}/trajectory.png"),
                   Path(out, "trajectory.png"))  # fmt: skip
@@ -116,9 +125,8 @@ def _controls(recipe: Recipe) -> Iterator[Command]:
     """Vectors that carry nothing, of the reasoning vector's norm in each tensor."""
     for kind, name, seed in _control_names(recipe):
         out = f"{recipe.out}/vectors/{name}"
-        places = f"vector={json.dumps(f'{recipe.out}/vectors/reasoning')}, out={json.dumps(out)}"
-        code = f"import reasonvec; reasonvec.write_{kind}({places}, seed={seed})"
-        yield Command("controls", ("python", "-c", code), Path(out))
+        words = ("reasonvec", "control", f"{recipe.out}/vectors/reasoning", "--kind", kind, "--seed", str(seed))
+        yield Command("controls", (*words, "--out", out), Path(out))
 
 
 def _dev(recipe: Recipe, file: Path, donors: str) -> Iterator[Command]:
@@ -127,7 +135,8 @@ def _dev(recipe: Recipe, file: Path, donors: str) -> Iterator[Command]:
         yield _evaluate(recipe, "dev", f"dev/alpha-{alpha:g}", recipe.dev.task, places(recipe, donors).target,
                         vector="reasoning", alpha=f"{alpha:g}", part="dev")  # fmt: skip
     yield _evaluate(recipe, "dev", "dev/target", recipe.dev.task, places(recipe, donors).target, part="dev")
-    yield Command("alpha", ("python", "scripts/recipe.py", str(file), "--alpha"), Path(recipe.out, "alpha.json"))
+    words = ("python", "scripts/recipe.py", str(file), "--donors", donors, "--alpha")
+    yield Command("alpha", words, Path(recipe.out, "alpha.json"))
 
 
 def _arms(recipe: Recipe, donors: str) -> Iterator[Command]:
@@ -162,24 +171,20 @@ def _arms(recipe: Recipe, donors: str) -> Iterator[Command]:
 def _perturbed(recipe: Recipe, donors: str) -> Iterator[Command]:
     """The same problems changed a little, and unchanged, for the target with and without the vector."""
     target = places(recipe, donors).target
-    for change in recipe.perturbations:
-        for severity in (0, change.severity):
-            name = f"{_directory(change.task)}-{change.operator}-{severity}"
-            out = f"{recipe.out}/perturbed/{name}.jsonl"
-            yield Command("perturbed", ("reasonvec", "perturb", change.task, "--data", recipe.data, "--operator",
-                                        change.operator, "--severity", str(severity), "--seed", str(recipe.seed),
-                                        "--out", out), Path(out))  # fmt: skip
-            for arm, vector in (("target", None), ("vector", "reasoning")):
-                yield _evaluate(recipe, "perturbed", f"perturbed/{name}/{arm}", out, target, vector=vector,
-                                alpha=CHOSEN if vector else None)  # fmt: skip
+    for name, change, severity in _changes(recipe):
+        out = f"{recipe.out}/perturbed/{name}.jsonl"
+        words = ("reasonvec", "perturb", change.task, "--data", recipe.data, "--operator", change.operator,
+                 "--severity", str(severity), "--seed", str(recipe.seed), "--out", out)  # fmt: skip
+        yield Command("perturbed", words, Path(out))
+        for arm, vector in (("target", None), ("vector", "reasoning")):
+            yield _evaluate(recipe, "perturbed", f"perturbed/{name}/{arm}", out, target, vector=vector,
+                            alpha=CHOSEN if vector else None)  # fmt: skip
 
 
 def _stats(recipe: Recipe) -> Iterator[Command]:
     """Every arm beside the target, paired on the same problems; on changed problems the vector beside the target."""
     named = [f"test/{_directory(task)}" for group in recipe.benchmarks for task in group.tasks]
-    named += [f"perturbed/{_directory(p.task)}-{p.operator}-{severity}" for p in recipe.perturbations
-              for severity in (0, p.severity)]  # fmt: skip
-    for name in dict.fromkeys(named):
+    for name in [*named, *(f"perturbed/{name}" for name, _, _ in _changes(recipe))]:
         where = f"{recipe.out}/runs/{name}"
         yield Command("stats", ("reasonvec", "stats", where, "--baseline", f"{where}/target"))
 
@@ -204,6 +209,17 @@ def _evaluate(
         words += ["--samples", str(sampling.samples), "--temperature", f"{sampling.temperature:g}"]
     words += ["--max-new-tokens", str(sampling.max_new_tokens), "--engine", engine, "--seed", str(recipe.seed)]
     return Command(step, (*words, "--out", out), Path(out, "summary.json"), Path(out, "run.json"))
+
+
+def _changes(recipe: Recipe) -> Iterator[tuple[str, Perturbation, int]]:
+    """The name of every changed copy of a task, the change, and its severity; unchanged ones are severity 0."""
+    names = set()
+    for change in recipe.perturbations:
+        for severity in (0, change.severity):
+            name = f"{_directory(change.task)}-{change.operator}-{severity}"
+            if name not in names:
+                yield name, change, severity
+            names.add(name)
 
 
 def _control_names(recipe: Recipe) -> Iterator[tuple[str, str, int]]:
@@ -250,10 +266,34 @@ def choose_alpha(recipe: Recipe) -> dict[str, object]:
             "dev": [{"alpha": alpha, "accuracy": share} for alpha, share in shares.items()]}  # fmt: skip
 
 
-def show(recipe: Recipe, made: list[Command], file: Path) -> None:
+def keep_alpha(recipe: Recipe) -> float:
+    """Choose alpha and keep it, with what it was chosen from, in OUT/alpha.json."""
+    document = choose_alpha(recipe)
+    Path(recipe.out, "alpha.json").write_text(json.dumps(document, indent=1) + "\n")
+    return float(str(document["alpha"]))
+
+
+def keep_recipe(recipe: Recipe, file: Path) -> None:
+    """Copy the recipe to where its results will lie. Raises RecipeError where results of another one lie there."""
+    kept = Path(recipe.out, "recipe.yaml")
+    if kept.is_file():
+        before = read_recipe(kept)
+        if replace(before, out=recipe.out, expect=recipe.expect) != recipe:
+            raise RecipeError(f"{kept} is another recipe than {file}: what was made by it would be taken for this "
+                              f"one's. Name another `out`, or remove {recipe.out}.")  # fmt: skip
+        return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(file.read_bytes())
+
+
+def show(recipe: Recipe, made: list[Command], only: list[str]) -> None:
     """Print the commands as a shell takes them, in order, with what each step is expected to cost."""
     click.echo(f"# {recipe.name}: {len(made)} commands. Hours and memory are estimates, on {recipe.expect.machine}.")
     click.echo(f"set -e\nmkdir -p {' '.join(shlex.quote(str(path)) for path in _directories(recipe))}")
+    if not any(command.step == "donors" for command in made) and not only:
+        click.echo(
+            "# What these donors were trained on is not declared, so whether it overlaps the benchmarks is open."
+        )
     step = ""
     for command in made:
         if command.step != step:
@@ -269,11 +309,9 @@ def show(recipe: Recipe, made: list[Command], file: Path) -> None:
 
 def _directories(recipe: Recipe) -> list[Path]:
     """What has to be there before anything is written in it."""
-    tasks = [_directory(task) for group in recipe.benchmarks for task in group.tasks]
-    changes = [f"{_directory(p.task)}-{p.operator}-{s}" for p in recipe.perturbations for s in (0, p.severity)]
-    parts = ["vectors", "runs/dev", *(f"runs/test/{task}" for task in tasks)]
-    return [Path(recipe.out, part) for part in parts + ["perturbed"] * bool(changes)
-            + [f"runs/perturbed/{change}" for change in dict.fromkeys(changes)]]  # fmt: skip
+    tasks = [f"runs/test/{_directory(task)}" for group in recipe.benchmarks for task in group.tasks]
+    changes = [f"runs/perturbed/{name}" for name, _, _ in _changes(recipe)]
+    return [Path(recipe.out, part) for part in ("vectors", "perturbed", "runs/dev", *tasks, *changes)]
 
 
 def _quoted(word: str) -> str:
@@ -291,18 +329,21 @@ def run(recipe: Recipe, made: list[Command], only: list[str]) -> None:
             click.echo(f"done already: {command.done}", err=True)
             continue
         if command.step == "alpha":
-            document = choose_alpha(recipe)
-            Path(recipe.out, "alpha.json").write_text(json.dumps(document, indent=1) + "\n")
-            click.echo(f"alpha is {document['alpha']}", err=True)
+            click.echo(f"alpha is {keep_alpha(recipe):g}", err=True)
             continue
         words = [_with_alpha(word, recipe) for word in command.words]
         if command.begun is not None and command.begun.exists():
             words.append("--resume")
         click.echo(f"$ {shlex.join(words)}", err=True)
-        status = subprocess.run([*_program(words[0]), *words[1:]], check=False).returncode  # noqa: S603
+        status = execute(words)
         if status not in command.found:
             raise RecipeError(f"that command ended with status {status}, so the recipe stops there. Mend what it says "
                               f"and run the recipe again: it goes on from here.")  # fmt: skip
+
+
+def execute(words: list[str]) -> int:
+    """Run one command to its end; its exit status."""
+    return subprocess.run([*_program(words[0]), *words[1:]], check=False).returncode  # noqa: S603
 
 
 def _with_alpha(word: str, recipe: Recipe) -> str:
@@ -332,17 +373,17 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     try:
         recipe = read_recipe(given.file)
-        if given.alpha:
-            document = choose_alpha(recipe)
-            Path(recipe.out, "alpha.json").write_text(json.dumps(document, indent=1) + "\n")
-            click.echo(f"{document['alpha']:g}")
-            return
         donors = given.donors or ("trained" if recipe.donors.trained else "public")
+        recipe = replace(recipe, out=f"{recipe.out}/{donors}")  # else what one kind made would pass for the other's
+        if given.alpha:
+            click.echo(f"{keep_alpha(recipe):g}")
+            return
         made = commands(recipe, given.file, donors)
         if given.run:
+            keep_recipe(recipe, given.file)
             run(recipe, made, given.only)
         else:
-            show(recipe, [command for command in made if not given.only or command.step in given.only], given.file)
+            show(recipe, [command for command in made if not given.only or command.step in given.only], given.only)
     except (RecipeError, ReasonvecError) as error:
         sys.exit(f"recipe: {error}")
 

@@ -144,9 +144,14 @@ class Recipe:
     engine: str = "transformers"
     """Or vllm."""
     bare: bool = False
-    """No chat template, for base models."""
+    """Measure without the chat template, as base models are."""
+    bare_training: bool = False
+    """Train the donors without it."""
     think: bool = True
     """Whether there are arms with "Think step by step.", the donors among them. The lab's models know no such words."""
+    prepare: tuple[str, ...] = ()
+    """A Python script and its arguments that make models and data where there are none, the last one the new directory
+    that they are in."""
     seed: int = 0
 
 

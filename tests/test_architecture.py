@@ -30,8 +30,10 @@ WITH_TORCH = {"weights/live.py", "weights/loaded.py"}  # imported by those only 
 TORCH_FREE_PARTS = {
     "benchmarks",
     "comparison",
+    "grading",
     "overlap",
     "perturbations",
+    "program_trees",
     "programs",
     "runs",
     "sandbox",

@@ -75,11 +75,10 @@ def test_every_command_takes_its_options(recipe: Path) -> None:
     for name in donors(recipe):
         for words in calls(printed(recipe, "--donors", name), "reasonvec"):
             words = [word.replace("$ALPHA", "1") for word in words]
-            command: click.Command | None = program
+            command: click.Command = program
             while isinstance(command, click.Group):
-                command = command.commands.get(words.pop(0))
-            if command is not None:  # the commands that this version of the program has
-                command.make_context("reasonvec", words)
+                command = command.commands[words.pop(0)]
+            command.make_context("reasonvec", words)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
@@ -186,7 +185,7 @@ for word, status in fail.items():
     if word in " ".join(words): sys.exit(status)
 out = pathlib.Path(words[words.index("--out") + 1]) if "--out" in words else None
 if words[0] == "train": out.mkdir(parents=True); (out / "training.json").write_text("{}")
-elif words[0] in ("extract", "-c"): pathlib.Path(out or words[1].split('out="')[1].split('"')[0]).mkdir()
+elif words[0] in ("extract", "control"): pathlib.Path(out).mkdir()
 elif words[0] == "perturb": out.write_text("")
 elif "--plot" in words: pathlib.Path(words[-1]).write_text("")
 elif words[0] == "evaluate":
@@ -221,10 +220,10 @@ def test_a_run_does_all_in_order_and_again_only_what_leaves_nothing_behind(stand
     words = called(stand_in)
     names = [w[0] if w[0] != "train" else f"train {w[1]}" for w in words]
     assert list(dict.fromkeys(names)) == [
-        "overlap", "train sft", "train grpo", "trajectory", "extract", "inspect", "check", "-c", "evaluate", "perturb",
-        "stats",
+        "overlap", "train sft", "train grpo", "trajectory", "extract", "inspect", "check", "control", "evaluate",
+        "perturb", "stats",
     ]  # fmt: skip
-    assert json.loads((stand_in / "out/alpha.json").read_text())["alpha"] == 0.5
+    assert json.loads((stand_in / "out/trained/alpha.json").read_text())["alpha"] == 0.5
     alphas = {Path(w[w.index("--out") + 1]).name: w[w.index("--alpha") + 1] for w in words if "--alpha" in w}
     assert (alphas["vector"], alphas["minus"], alphas["vector-1"]) == ("0.5", "-0.5", "1")
     assert (alphas["random-2"], alphas["sft-update"], alphas["interpolation"]) == ("0.5", "1", "0.5")
@@ -239,8 +238,8 @@ def test_a_run_stops_at_the_first_failure_and_goes_on_from_there(stand_in: Path)
         script.main(["r.yaml", "--run"])
     assert called(stand_in)[-1][:2] == ["train", "grpo"]
     (stand_in / "fail.json").unlink()
-    (stand_in / "out/grpo").mkdir()
-    (stand_in / "out/grpo/plan.json").write_text("{}")  # it had begun
+    (stand_in / "out/trained/grpo").mkdir()
+    (stand_in / "out/trained/grpo/plan.json").write_text("{}")  # it had begun
     before = len(called(stand_in))
     (stand_in / "fail.json").write_text('{"train grpo": 1}')
     with pytest.raises(SystemExit):
@@ -274,6 +273,18 @@ def test_of_equally_good_alphas_the_smallest_is_chosen(tmp_path: Path, monkeypat
             recorder.append([Outcome(f"p{i}", "t", 0, "0" * 64, i < right) for i in range(10)])
             recorder.finish({})
     assert script.choose_alpha(recipe)["alpha"] == 1.0
+
+
+def test_results_of_two_recipes_or_two_kinds_of_donors_are_never_mixed(stand_in: Path) -> None:
+    script.main(["r.yaml", "--run", "--only", "donors"])
+    write(stand_in / "r.yaml", expect={"machine": "another", "hours": {"dev": 1.0}, "memory_gb": {}})
+    script.main(["r.yaml", "--run", "--only", "donors"])  # what it is thought to cost changes nothing
+    write(stand_in / "r.yaml", seed=1)
+    with pytest.raises(SystemExit, match=r"out/trained/recipe.yaml is another recipe than r.yaml.*Name another `out`"):
+        script.main(["r.yaml", "--run"])
+    assert "--donors public --alpha" in printed(REPOSITORY / "recipes/qwen2.5-7b-gsm8k.yaml", "--donors", "public")
+    public = printed(REPOSITORY / "recipes/qwen2.5-7b-gsm8k.yaml", "--donors", "public")
+    assert "runs/qwen2.5-7b-gsm8k/trained" not in public and "whether it overlaps the benchmarks is open" in public
 
 
 def test_public_donors_are_not_trained_and_what_a_recipe_lacks_is_told(stand_in: Path) -> None:

@@ -94,9 +94,8 @@ def sample_results(*, seed: int = 0, strength: float = 1.0, control_strength: fl
         }
         for arm, solved in outcomes.items():
             alpha, group = _placed(arm)
-            arms.append(
-                {"arm": arm, "kind": kind, "n": PROBLEMS, "correct": sum(solved), "alpha": alpha, "group": group}
-            )
+            entry = {"arm": arm, "kind": kind, "n": PROBLEMS, "correct": sum(solved), "alpha": alpha, "group": group}
+            arms.append({**entry, "answered": PROBLEMS - 2, "finished": PROBLEMS - 4})
             if group in ("sweep", "control"):
                 differences.append(_difference(arm, "target", kind, solved, outcomes["target"]))
         differences.append(_difference("grpo", "sft", kind, outcomes["grpo"], outcomes["sft"]))
@@ -176,6 +175,9 @@ def _difference(arm: str, baseline: str, kind: str, solved: list[bool], before: 
         "low": d.low,
         "high": d.high,
         "p": d.p,
+        "detectable": d.detectable,
+        "answered_p": 1.0,
+        "answered_by_both": d.points,
     }
 
 

@@ -72,3 +72,18 @@ def test_the_enhanced_arm_is_alpha_one_or_the_nearest_positive() -> None:
     assert measurements(difference("target+2.0v", 1), difference("target+1.0v", 1)).enhanced == "target+1.0v"
     assert measurements(difference("target+0.75v", 1), difference("target-1.0v", 1)).enhanced == "target+0.75v"
     assert measurements(difference("target-1.0v", 1)).enhanced is None
+
+
+def test_ten_kinds_are_ten_chances_and_their_marks_allow_for_it() -> None:
+    """p = 0.03 in one of ten kinds: Holm's is 0.3; 0.001 becomes 0.01."""
+    kinds = [difference("target+1.0v", 0.5, kind=f"k{number}") for number in range(8)]
+    lucky = difference("target+1.0v", 5.0, kind="lucky", p=0.03)
+    sure = difference("target+1.0v", 9.0, kind="sure", p=0.001)
+    elsewhere = difference("target-1.0v", 5.0, kind="lucky", p=0.03)
+    read = measurements(*kinds, lucky, sure, elsewhere)
+    found = {(one.arm, one.kind): one for one in read.differences}
+    assert found["target+1.0v", "lucky"].holm_p == pytest.approx(9 * 0.03)
+    assert found["target+1.0v", "sure"].holm_p == pytest.approx(0.01)
+    assert (found["target+1.0v", "lucky"].outcome, found["target+1.0v", "lucky"].among_kinds) == ("gain", "unclear")
+    assert found["target+1.0v", "sure"].among_kinds == "gain"
+    assert found["target-1.0v", "lucky"].among_kinds == "gain"  # a table of its own, with one row

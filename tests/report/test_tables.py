@@ -7,7 +7,7 @@ from .build import difference, measurements
 
 
 def test_a_strip_places_zero_in_the_middle_and_clips_at_its_ends() -> None:
-    drawn = tables.strip(Difference("a", "target", "k", 5, points=10, low=5, high=30, p=0.01), reach=20)
+    drawn = tables.strip(Difference("a", "target", "k", 5, points=10, low=5, high=30, p=0.01, holm_p=0.01), reach=20)
     assert (drawn.zero, drawn.low, drawn.point, drawn.high) == (50.0, 62.5, 75.0, 100.0)
 
 

@@ -103,3 +103,44 @@ def test_a_donor_that_did_not_improve_is_pointed_out() -> None:
 def test_without_a_paired_difference_there_is_no_answer() -> None:
     assert verdict(measurements()).answer == "unmeasured"
     assert verdict(measurements(difference("target-1.0v", -5.0))).answer == "unmeasured"
+
+
+def test_a_null_says_what_could_have_been_seen() -> None:
+    said = dict(verdict(measurements(difference("target+1.0v", 2.0, detectable=3.44), *CONTROLS)).findings)
+    assert "A true change of 3.4 points would have been found in 8 of 10 measurements like this one" in said["Added"]
+    clear = dict(verdict(measurements(difference("target+1.0v", 18.0, detectable=3.44), *CONTROLS)).findings)
+    assert "would have been found" not in clear["Added"]
+
+
+def test_a_rank_among_few_controls_is_not_taken_for_proof() -> None:
+    few = dict(verdict(measurements(ADDED, *CONTROLS)).findings)["Controls"]
+    assert few.endswith(
+        "Among these 4 vectors it is number 1, as luck alone gives in 1 of 4 cases; it takes 19 controls to make that "
+        "1 of 20."
+    )
+    many = [difference(f"random-{number}", number / 10) for number in range(19)]
+    enough = dict(verdict(measurements(ADDED, *many)).findings)["Controls"]
+    assert enough.endswith("it is number 1, as luck alone gives in 1 of 20 cases.")
+
+
+FORM = {
+    "target": {"answered": 400, "finished": 450},
+    "target+1.0v": {"answered": 490, "finished": 500},
+}
+
+
+def test_a_change_of_form_is_not_taken_for_one_of_reasoning() -> None:
+    added = difference("target+1.0v", 18.0, answered_p=1e-9, answered_by_both=1.5)
+    said = dict(verdict(measurements(added, *CONTROLS, form=FORM)).findings)["Form"].replace("\u00a0", " ")
+    assert said == (
+        "An answer could be read off 80.0 % of what the target wrote, and off 98.0 % of what it wrote with the vector; "
+        "10.0 % and 0.0 % ran into the length limit. Part of the change can be form rather than reasoning: on the "
+        "problems that both answered it is +1.5 points."
+    )
+
+
+def test_where_as_many_answers_are_given_the_change_is_none_of_form() -> None:
+    added = difference("target+1.0v", 18.0, answered_p=0.8, answered_by_both=18.0)
+    said = dict(verdict(measurements(added, *CONTROLS, form=FORM)).findings)["Form"]
+    assert said.endswith("So the change is not one of form alone.")
+    assert "Form" not in dict(verdict(measurements(ADDED, *CONTROLS)).findings)

@@ -13,6 +13,7 @@ import yaml
 
 import reasonvec
 from reasonvec.lab.recipe import Recipe
+from reasonvec.training.settings import read_settings
 
 DIRECTORY = Path(reasonvec.__file__).parent / "training/presets"
 PRESETS = sorted(DIRECTORY.glob("*.yaml"))
@@ -121,3 +122,11 @@ def test_batches_of_sft_are_what_their_comments_say(preset: Path) -> None:
 def test_presets_are_packaged() -> None:
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '"training/presets/*.yaml"' in project
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
+def test_the_training_takes_every_preset_by_its_name(preset: Path) -> None:
+    settings = read_settings(preset.name.split("-")[0], config=preset.stem)
+    content = load(preset)
+    assert settings.lora == content.pop("lora", None)
+    assert settings.fields == content

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from transformers import AutoModelForCausalLM
 
@@ -90,5 +90,10 @@ with torch.no_grad():
             raise AssertionError("attached to a sum that is not made yet")
     except IncompatibleError as error:
         assert "model.norm.weight: is sharded as (Partial(sum),)" in str(error), error
+    try:
+        with attached(FullyShardedDataParallel(load(toy / "target"), device_id=torch.device("cpu")), toy / "vector"):
+            raise AssertionError("attached to tensors that are joined into one")
+    except IncompatibleError as error:
+        assert "or shard with torch.distributed.fsdp.fully_shard" in str(error), error
 dist.destroy_process_group()
 print("all of it held")

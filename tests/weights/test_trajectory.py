@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from reasonvec import terminal
 from reasonvec.cli import main
 from reasonvec.errors import CheckpointError, IncompatibleError, OutputError, RunError, UsageError
 from reasonvec.evaluation.runs import Outcome, open_run
+from reasonvec.terminal.trajectory import trajectory as table
 from reasonvec.weights import extract, inspect
 from reasonvec.weights import follow_trajectory as trajectory
 from reasonvec.weights.arithmetic import TILE
@@ -38,8 +38,12 @@ def train(root: Path, kept: tuple[int, ...], dtype: Any = np.float32, **document
         write(root / f"out/trajectory/step-{step}", tensors[-1], shards=1 + step % 2)
     tensors.append(moved(tensors[-1], seed=99))
     write_into(root / "out", tensors[-1])
-    (root / "out/training.json").write_text(json.dumps({"model": str(root / "base"), **document}))
+    (root / "out/training.json").write_text(json.dumps({"model": model(root), **document}))
     return tensors
+
+
+def model(root: Path) -> dict[str, Any]:
+    return {"location": str(root / "base"), "revision": None, "files": {}}
 
 
 def write_into(path: Path, tensors: Arrays) -> None:
@@ -107,7 +111,7 @@ def test_a_straight_way_and_a_way_back_are_told_apart(tmp_path: Path) -> None:
 def test_steps_are_in_the_order_of_their_numbers_and_the_last_is_not_counted_twice(tmp_path: Path) -> None:
     train(tmp_path, (2, 10), steps=10)
     assert [point.step for point in trajectory(tmp_path / "out").points] == [2, 10]
-    (tmp_path / "out/training.json").write_text(json.dumps({"model": str(tmp_path / "base")}))
+    (tmp_path / "out/training.json").write_text(json.dumps({"model": model(tmp_path)}))
     assert [point.name for point in trajectory(tmp_path / "out").points] == ["2", "10", "end"]
 
 
@@ -120,19 +124,25 @@ def test_a_checkpoint_that_did_not_move_has_no_cosine(tmp_path: Path) -> None:
     json.dumps(trajectory(tmp_path / "out").to_json(), allow_nan=False)
 
 
-def test_a_training_that_is_not_finished_wants_its_base_named(tmp_path: Path) -> None:
+def test_a_training_that_is_not_finished_says_in_its_plan_what_it_began_with(tmp_path: Path) -> None:
     train(tmp_path, (1, 2))
-    (tmp_path / "out/training.json").unlink()
-    with pytest.raises(UsageError, match="has no training.json: its training is not finished.*--base"):
+    (tmp_path / "out/training.json").rename(tmp_path / "out/plan.json")
+    assert [point.step for point in trajectory(tmp_path / "out").points] == [1, 2]
+    (tmp_path / "out/plan.json").unlink()
+    with pytest.raises(UsageError, match=r"has neither training.json nor plan.json.*--base"):
         trajectory(tmp_path / "out")
     assert [point.step for point in trajectory(tmp_path / "out", base=tmp_path / "base").points] == [1, 2]
-    (tmp_path / "out/training.json").write_text("{}")
-    with pytest.raises(UsageError, match="does not say which model the training began with"):
-        trajectory(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("[1]", "holds a JSON list"), ("{", "is not JSON"), ('{"model": 3}', "does not say which")]
+    ("content", "words"),
+    [
+        ("[1]", "holds a JSON list"),
+        ("{", "is not JSON"),
+        ('{"model": "base"}', "does not say which model"),
+        ('{"model": {"location": 3}}', "does not say which model"),
+        ('{"model": {"location": ""}}', "does not say which model"),
+    ],
 )
 def test_a_damaged_record_of_the_training_is_told(tmp_path: Path, content: str, words: str) -> None:
     train(tmp_path, (1, 2))
@@ -181,6 +191,19 @@ def test_tensors_that_differ_in_name_shape_or_dtype_are_listed(tmp_path: Path) -
         write(place, odd | change)
         with pytest.raises(IncompatibleError, match=f"(?s){words}"):
             trajectory(tmp_path / "out")
+
+
+def test_a_base_in_bfloat16_that_was_trained_in_float32_is_followed_and_a_mixture_is_not(tmp_path: Path) -> None:
+    tensors = train(tmp_path, (1, 2))
+    tensors[0] = {name: values.astype(BF16) for name, values in tensors[0].items()}
+    shutil.rmtree(tmp_path / "base")
+    write(tmp_path / "base", tensors[0])
+    norms = trajectory(tmp_path / "out").overall.norms
+    assert norms == pytest.approx(expected(tensors)["norm"], rel=1e-10)
+    shutil.rmtree(tmp_path / "out/trajectory/step-2")
+    write(tmp_path / "out/trajectory/step-2", {name: values.astype(BF16) for name, values in tensors[2].items()})
+    with pytest.raises(IncompatibleError, match="dtype F32 in .*step-1, BF16 in .*step-2"):
+        trajectory(tmp_path / "out")
 
 
 def test_a_tied_tensor_that_only_some_store_is_no_misfit(tmp_path: Path) -> None:
@@ -236,16 +259,25 @@ def run_of(path: Path, checkpoint: Path, rights: list[bool], *, vector: Any = No
 
 
 def test_accuracy_comes_from_the_log_and_from_runs(tmp_path: Path) -> None:
-    train(tmp_path, (1, 2), steps=3)
-    rows = [{"step": 1, "validation_accuracy": 0.25}, {"step": 1, "loss": 2.0}, {"step": 3, "validation_accuracy": 0.5}]
-    (tmp_path / "out/log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 4, "val')
+    found = {"before": {"accuracy": 0.125}, "after": {"accuracy": 0.875}}
+    train(tmp_path, (1, 2), steps=3, validation=found)
+    rows = [{"step": 1, "rewards/exact/mean": 0.25}, {"step": 2, "loss": 2.0}, {"step": 3, "rewards/exact/mean": 0.5}]
+    (tmp_path / "out/log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 4, "rew')
     run_of(tmp_path / "runs/a", tmp_path / "out/trajectory/step-2", [True, False, False])
     run_of(tmp_path / "runs/b", tmp_path / "out", [True, True, False, True])
+    run_of(tmp_path / "runs/c", tmp_path / "base", [False, True])
     arguments = ["trajectory", str(tmp_path / "out"), "--runs", str(tmp_path / "runs"), "--json"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    found = [point["accuracies"] for point in json.loads(result.stdout)["points"]]
-    assert found == [{"validation": 0.25}, {"gsm8k": pytest.approx(1 / 3)}, {"validation": 0.5, "gsm8k": 0.75}]
+    document = json.loads(result.stdout)
+    assert document["base_accuracies"] == {"validation": 0.125, "gsm8k": 0.5}
+    assert [point["accuracies"] for point in document["points"]] == [
+        {"sampled": 0.25},
+        {"gsm8k": pytest.approx(1 / 3)},
+        {"sampled": 0.5, "validation": 0.875, "gsm8k": 0.75},
+    ]
+    other = trajectory(tmp_path / "out", base=tmp_path / "out/trajectory/step-1")
+    assert other.base_accuracies == {}  # what the training measured before was of its own base
 
 
 def test_runs_that_say_nothing_of_a_checkpoint_are_refused(tmp_path: Path) -> None:
@@ -286,12 +318,12 @@ def test_memory_grows_with_neither_the_model_nor_the_number_of_checkpoints(tmp_p
 
 def test_the_table_is_readable_at_80_columns_with_any_number_of_points(tmp_path: Path) -> None:
     train(tmp_path, tuple(range(1, 13)), steps=13)
-    (tmp_path / "out/log.jsonl").write_text('{"step": 1, "validation_accuracy": 0.257}\n')
+    (tmp_path / "out/log.jsonl").write_text('{"step": 1, "rewards/exact/mean": 0.257}\n')
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal.trajectory(trajectory(tmp_path / "out")))
+    console.print(table(trajectory(tmp_path / "out")))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
-    assert "25.7%" in text and "validation" in text
+    assert "25.7%" in text and "sampled" in text
     header = re.search(r"layer +(.*)", text)
     assert header and header[1].split() == ["1", "3", "4", "6", "8", "10", "11", "13"]
 
@@ -311,6 +343,6 @@ def test_the_figure_is_the_same_bytes_every_time_and_never_over_another(tmp_path
 
 def test_two_points_make_a_figure_too(tmp_path: Path) -> None:
     train(tmp_path, (1,))
-    (tmp_path / "out/log.jsonl").write_text('{"step": 1, "validation_accuracy": 0.257}\n')
+    (tmp_path / "out/log.jsonl").write_text('{"step": 1, "rewards/exact/mean": 0.257}\n')
     plot_trajectory(trajectory(tmp_path / "out"), tmp_path / "a.png", title="two")
     assert (tmp_path / "a.png").stat().st_size > 10_000

@@ -142,6 +142,6 @@ def _lines() -> Callable[[str, int, int], None]:
             return
         told[0] = now
         minutes = (now - start) / (done - first) * (total - done) / 60
-        click.echo(f"{task}: {done} of {total} problems, {minutes:.0f} minutes remain", err=True)
+        click.echo(f"{task}: {done} of {total} problems, about {minutes:.0f} min remain", err=True)
 
     return advance

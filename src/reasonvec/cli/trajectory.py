@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from reasonvec.cli.options import json_option
-from reasonvec.cli.printing import print_json, progress_line, show, warn
+from reasonvec.cli.printing import offer, print_json, progress_line, show, warn
 from reasonvec.cli.program import main
 
 
@@ -25,8 +25,8 @@ def trajectory(
     DIR is the output of a `reasonvec train` that kept checkpoints on its way. For each: the norm of checkpoint - base,
     its cosine to the final one, how straight the way was, and the accuracy where it was measured.
     """
-    from reasonvec import terminal  # here for start-up time, as in every command
-    from reasonvec.evaluation.runs.accuracy import accuracies_by_checkpoint
+    from reasonvec.evaluation.runs.accuracy import accuracies_by_checkpoint  # here for start-up time, as everywhere
+    from reasonvec.terminal.trajectory import trajectory as table
     from reasonvec.weights import follow_trajectory as run
     from reasonvec.weights.figure import check_plot_file
 
@@ -44,4 +44,8 @@ def trajectory(
     if as_json:
         print_json(found.to_json())
     else:
-        show(terminal.trajectory(found))
+        show(table(found))
+        if not runs:
+            step = found.points[0]
+            offer(f"reasonvec evaluate {step.path} --task gsm8k --out RUNS/{step.name}, and so on, then",
+                  f"reasonvec trajectory {directory} --runs RUNS")  # fmt: skip

@@ -21,9 +21,11 @@ def does_something(statement: ast.stmt, *, returns: bool) -> bool:
         return True
     if returns:
         ends = (ast.Yield, ast.YieldFrom, ast.Raise, ast.Return)
-        return any(isinstance(node, ends) and not _is_bare(node) for node in ast.walk(statement))
+        return any(isinstance(node, ends) and not _is_bare(node) for node in _within(statement))
+    idle = (ast.Pass, *_FUNCTIONS, ast.ClassDef)
+    words = (ast.Constant, ast.Name)
     return not all(
-        isinstance(line, ast.Pass) or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant | ast.Name))
+        isinstance(line, idle) or (isinstance(line, ast.Expr) and isinstance(line.value, words))
         for line in statement.body
     )
 
@@ -78,6 +80,16 @@ def _span(statement: ast.stmt) -> range:
     """The numbers of a statement's lines, decorators included."""
     decorators = getattr(statement, "decorator_list", [])
     return range(min(node.lineno for node in (statement, *decorators)), (statement.end_lineno or 0) + 1)
+
+
+def _within(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function, but for those of functions and classes inside it."""
+    left = list(ast.iter_child_nodes(function))
+    while left:
+        node = left.pop()
+        yield node
+        if not isinstance(node, (*_FUNCTIONS, ast.ClassDef, ast.Lambda)):
+            left.extend(ast.iter_child_nodes(node))
 
 
 def _is_bare(node: ast.AST) -> bool:

@@ -111,9 +111,8 @@ class _Search:
         for content in (*reversed(blocks), text):
             if found := named.search(content):
                 return content[found.start() :]
-        if self._code and text.strip() and text.lstrip("\n")[0] in " \t":
-            return self._question + text
-        return None
+        goes_on = self._code and text.strip() and text.lstrip("\n")[0] in " \t"
+        return self._question + text if goes_on and not self._parse(self._question + text) else None
 
     def _sources(self, text: str) -> Iterator[tuple[str, int]]:
         """Guesses, the likeliest first, each with the number of its lines that are the question's."""

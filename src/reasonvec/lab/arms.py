@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reasonvec.evaluation.grading import extract_marked_answer
 from reasonvec.evaluation.outcomes import Outcome, Problem
-from reasonvec.evaluation.statistics import paired_difference
+from reasonvec.evaluation.statistics import exact_mcnemar, paired_difference
 from reasonvec.lab.world import KINDS, problems
 
 ALL = "all"
@@ -40,13 +41,14 @@ def draw_problems(seed: int, *, count: int) -> list[Problem]:
 
 
 def accuracies(arms: Sequence[Arm], measured: Measured) -> list[dict[str, Any]]:
-    """One entry an arm and kind: how many of how many were right, and how many ended before the length limit."""
+    """One entry an arm and kind: how many of how many were right, held an answer, and ended before the length limit."""
     return [
         {
             "arm": arm.name,
             "kind": kind,
             "n": len(outcomes),
             "correct": sum(outcome.correct for outcome in outcomes),
+            "answered": sum(map(_answered, outcomes)),
             "finished": sum(outcome.finished for outcome in outcomes),
             "alpha": arm.alpha,
             "group": arm.group,
@@ -121,13 +123,24 @@ def _difference(
             f"{arm} and {baseline} did not answer the same problems of kind {kind}; nothing can be paired."
         )
     difference = paired_difference([outcome.correct for outcome in after], [outcome.correct for outcome in before])
+    answered = [(_answered(new), _answered(old)) for new, old in zip(after, before, strict=True)]
+    both = [(new.correct, old.correct) for new, old, pair in zip(after, before, answered, strict=True) if all(pair)]
     return {
         "arm": arm,
         "baseline": baseline,
         "kind": kind,
         "n": difference.n,
+        "gained": difference.gained,
+        "lost": difference.lost,
         "points": round(difference.points, 4),
         "low": round(difference.low, 4),
         "high": round(difference.high, 4),
         "p": difference.p,
+        "detectable": None if difference.detectable is None else round(difference.detectable, 4),
+        "answered_p": exact_mcnemar(gained=answered.count((True, False)), lost=answered.count((False, True))),
+        "answered_by_both": round(100 * sum(new - old for new, old in both) / len(both), 4) if both else None,
     }
+
+
+def _answered(outcome: Outcome) -> bool:
+    return extract_marked_answer(outcome.completion) is not None

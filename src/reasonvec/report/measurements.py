@@ -1,11 +1,11 @@
 """The results document as values that the page asks questions of. Takes the numbers as they are, and judges none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from reasonvec.evaluation.statistics import wilson_interval
+from reasonvec.evaluation.statistics import holm, wilson_interval
 from reasonvec.report.notation import alpha_of
 
 Group = Literal["donor", "target", "sweep", "control", "other"]
@@ -13,6 +13,7 @@ Outcome = Literal["gain", "loss", "unclear"]
 
 GROUPS: tuple[Group, ...] = ("donor", "target", "sweep", "control", "other")
 SIGNIFICANCE = 0.05
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Score:
     alpha: float | None
     """The vector's scale for the target and its sweep; None for donors and controls."""
     group: Group
+    answered: int | None = None
+    """How many completions held an answer; None where the results do not say."""
+    finished: int | None = None
+    """How many completions ended before the length limit."""
 
     @property
     def accuracy(self) -> float | None:
@@ -68,11 +73,28 @@ class Difference:
     high: float
     p: float
     """Exact McNemar p."""
+    holm_p: float
+    """`p` adjusted over all kinds that the arm and its baseline were compared on."""
+    detectable: float | None = None
+    """Points that eight of ten such studies would find; None where none, or the results do not say."""
+    answered_p: float | None = None
+    """Exact McNemar p of whether an answer was given at all."""
+    answered_by_both: float | None = None
+    """Points on the problems that both answered."""
 
     @property
     def outcome(self) -> Outcome:
-        """A gain or a loss needs both: an interval that leaves out zero, and p below 0.05."""
-        if self.p >= SIGNIFICANCE or self.low <= 0 <= self.high:
+        """By itself: a gain or a loss needs both, an interval that leaves out zero, and p below 0.05."""
+        return self._outcome(self.p)
+
+    @property
+    def among_kinds(self) -> Outcome:
+        """As one of the kinds of its table: the same with Holm's p. By `outcome` alone, every other table of ten kinds
+        without any effect would hold a gain or a loss."""
+        return self._outcome(self.holm_p)
+
+    def _outcome(self, p: float) -> Outcome:
+        if p >= SIGNIFICANCE or self.low <= 0 <= self.high:
             return "unclear"
         return "gain" if self.points > 0 else "loss"
 
@@ -143,8 +165,17 @@ def read_measurements(results: Mapping[str, Any]) -> Measurements:
     return Measurements(
         kinds=tuple(sorted((k for k in kinds if k.name in measured), key=lambda kind: not kind.seen_by_target)),
         scores=tuple(_score(entry) for entry in arms),
-        differences=tuple(_difference(entry) for entry in results.get("differences") or ()),
+        differences=tuple(_differences(results.get("differences") or ())),
     )
+
+
+def _differences(entries: Sequence[Mapping[str, Any]]) -> Iterator[Difference]:
+    tables: dict[tuple[str, str], list[float]] = {}
+    for entry in entries:
+        tables.setdefault((str(entry["arm"]), str(entry["baseline"])), []).append(float(entry["p"]))
+    adjusted = {pair: iter(holm(p_values)) for pair, p_values in tables.items()}
+    for entry in entries:
+        yield _difference(entry, next(adjusted[str(entry["arm"]), str(entry["baseline"])]))
 
 
 def _kind(entry: Mapping[str, Any]) -> Kind:
@@ -167,7 +198,14 @@ def _score(entry: Mapping[str, Any]) -> Score:
     if group not in ("target", "sweep"):
         alpha = None  # a control may be scaled too, but it lies on no curve of this vector
     return Score(
-        arm=arm, kind=str(entry["kind"]), n=int(entry["n"]), correct=int(entry["correct"]), alpha=alpha, group=group
+        arm=arm,
+        kind=str(entry["kind"]),
+        n=int(entry["n"]),
+        correct=int(entry["correct"]),
+        alpha=alpha,
+        group=group,
+        answered=_optional(entry, "answered", int),
+        finished=_optional(entry, "finished", int),
     )
 
 
@@ -181,15 +219,23 @@ def _group_of(arm: str) -> Group:
     return "control" if arm.startswith(("random", "permuted")) else "other"
 
 
-def _difference(entry: Mapping[str, Any]) -> Difference:
-    n = entry.get("n")
+def _difference(entry: Mapping[str, Any], holm_p: float) -> Difference:
     return Difference(
         arm=str(entry["arm"]),
         baseline=str(entry["baseline"]),
         kind=str(entry["kind"]),
-        n=None if n is None else int(n),
+        n=_optional(entry, "n", int),
         points=float(entry["points"]),
         low=float(entry["low"]),
         high=float(entry["high"]),
         p=float(entry["p"]),
+        holm_p=holm_p,
+        detectable=_optional(entry, "detectable", float),
+        answered_p=_optional(entry, "answered_p", float),
+        answered_by_both=_optional(entry, "answered_by_both", float),
     )
+
+
+def _optional(entry: Mapping[str, Any], name: str, kind: Callable[[Any], Number]) -> Number | None:
+    value = entry.get(name)
+    return None if value is None else kind(value)

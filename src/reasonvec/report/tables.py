@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from reasonvec.report.measurements import Difference, Kind, Measurements, Score
+from reasonvec.report.measurements import Difference, Kind, Measurements, Outcome, Score
 from reasonvec.report.notation import alpha_of, arm_label
 from reasonvec.report.verdict import headline_kind
 
@@ -35,6 +35,8 @@ class DifferenceRow:
     before: Score | None
     after: Score | None
     difference: Difference
+    outcome: Outcome
+    """By itself, or as one of its table's kinds."""
     strip: Strip
 
 
@@ -50,8 +52,8 @@ class DifferenceTable:
     rows: tuple[DifferenceRow, ...]
 
     def tally(self) -> dict[str, int]:
-        """How many kinds gained, lost, or did not clearly change."""
-        outcomes = [row.difference.outcome for row in self.rows]
+        """How many kinds gained, lost, or did not clearly change, each as one of so many."""
+        outcomes = [row.outcome for row in self.rows]
         return {outcome: outcomes.count(outcome) for outcome in ("gain", "loss", "unclear")}
 
 
@@ -88,7 +90,7 @@ def glance_rows(measurements: Measurements) -> list[DifferenceRow]:
     found = [(label, measurements.difference(arm, kind.name)) for arm, label in labels.items()]
     taken = [(label, difference) for label, difference in found if difference]
     reach = reach_of(difference for _, difference in taken)
-    return [_row(measurements, label, kind, difference, reach) for label, difference in taken]
+    return [_row(measurements, label, kind, difference, difference.outcome, reach) for label, difference in taken]
 
 
 def difference_tables(measurements: Measurements) -> list[DifferenceTable]:
@@ -156,7 +158,11 @@ def _example(entry: Mapping[str, Any], titles: Mapping[str, str], enhanced: str 
 
 def _table(measurements: Measurements, arm: str, baseline: str, reach: float, *, important: bool) -> DifferenceTable:
     found = [(kind, measurements.difference(arm, kind.name, baseline)) for kind in measurements.kinds]
-    rows = tuple(_row(measurements, kind.title, kind, difference, reach) for kind, difference in found if difference)
+    rows = tuple(
+        _row(measurements, kind.title, kind, difference, difference.among_kinds, reach)
+        for kind, difference in found
+        if difference
+    )
     title = f"{_sentence_case(arm_label(arm))} against {arm_label(baseline)}"
     alpha = alpha_of(arm)
     if alpha in (1.0, -1.0):
@@ -164,13 +170,16 @@ def _table(measurements: Measurements, arm: str, baseline: str, reach: float, *,
     return DifferenceTable(arm=arm, baseline=baseline, title=title, important=important, rows=rows)
 
 
-def _row(measurements: Measurements, label: str, kind: Kind, difference: Difference, reach: float) -> DifferenceRow:
+def _row(
+    measurements: Measurements, label: str, kind: Kind, difference: Difference, outcome: Outcome, reach: float
+) -> DifferenceRow:
     return DifferenceRow(
         label=label,
         kind=kind,
         before=measurements.score(difference.baseline, kind.name),
         after=measurements.score(difference.arm, kind.name),
         difference=difference,
+        outcome=outcome,
         strip=strip(difference, reach),
     )
 

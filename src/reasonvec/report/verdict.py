@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from statsmodels.stats.multitest import multipletests
-
+from reasonvec.evaluation.statistics import rank_p
 from reasonvec.report.measurements import SIGNIFICANCE, Difference, Kind, Measurements
 from reasonvec.report.notation import p_value, percent, points, signed_alpha, span
 
 Answer = Literal[
     "gain", "gain-mixed", "gain-unsure", "gain-like-controls", "gain-uncontrolled", "loss", "unclear", "unmeasured"
 ]
+
+
+ENOUGH_CONTROLS = 19
+"""The fewest controls of which the best of all is so by luck in 1 of 20 cases."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def verdict(measurements: Measurements) -> Verdict:
     findings = (
         ("Added", _addition(measurements, enhanced, kind, change)),
         ("Controls", _comparison_with_controls(change, controls)),
+        ("Form", _form(measurements, enhanced, kind, change)),
         ("Subtracted", _subtraction(measurements, kind, change)),
         ("Elsewhere", _breadth(measurements, enhanced)),
         ("A warning", _donor_warning(measurements)),
@@ -81,9 +85,7 @@ def _sure_losses(measurements: Measurements, enhanced: str) -> int:
     Uncorrected, ten kinds would show a spurious loss in every fifth study, too often for a headline.
     """
     found = (measurements.difference(enhanced, kind.name) for kind in measurements.kinds)
-    differences = [difference for difference in found if difference]
-    sure = multipletests([d.p for d in differences], alpha=SIGNIFICANCE, method="holm")[0]
-    return sum(bool(rejected) and d.outcome == "loss" for rejected, d in zip(sure, differences, strict=True))
+    return sum(difference.among_kinds == "loss" for difference in found if difference)
 
 
 def _answer(change: Difference, controls: Sequence[Difference], *, losses: int) -> Answer:
@@ -124,7 +126,17 @@ def _addition(measurements: Measurements, enhanced: str, kind: Kind, change: Dif
     return (
         f"On “{kind.title}”{own}, the target alone solved {percent(before.accuracy if before else None)}{problems}, "
         f"and {percent(after.accuracy if after else None)} with the vector added {amount}. "
-        f"That change of {points(change.points)} points {luck} ({_evidence(change)})."
+        f"That change of {points(change.points)} points {luck} ({_evidence(change)}).{_could_see(change)}"
+    )
+
+
+def _could_see(change: Difference) -> str:
+    """What a result that is not clear leaves open."""
+    if change.outcome != "unclear" or change.detectable is None:
+        return ""
+    return (
+        f" A true change of {change.detectable:.1f} points would have been found in 8 of 10 measurements like this "
+        "one; a smaller one may be there and have been missed."
     )
 
 
@@ -140,11 +152,43 @@ def _comparison_with_controls(change: Difference, controls: Sequence[Difference]
     measured = f"{number} of the same size (random, or this one shuffled) changed the result by {moved} points"
     if change.outcome != "gain":
         return f"{measured}."
+    rank = _rank(change, controls)
     if change.low > most:
-        return f"{measured}; even the low end of the real vector’s interval is above that. What it carries matters."
+        return (
+            f"{measured}; even the low end of the real vector’s interval is above that. What it carries matters.{rank}"
+        )
     if change.points > most:
-        return f"{measured}; the real vector did more, but the low end of its interval reaches that far down."
-    return f"{measured}; the real vector did no more, so what it carries cannot be what helped."
+        return f"{measured}; the real vector did more, but the low end of its interval reaches that far down.{rank}"
+    return f"{measured}; the real vector did no more, so what it carries cannot be what helped.{rank}"
+
+
+def _rank(change: Difference, controls: Sequence[Difference]) -> str:
+    total = len(controls) + 1
+    place = round(total * rank_p(change.points, [control.points for control in controls]))
+    few = f"; it takes {ENOUGH_CONTROLS} controls to make that 1 of 20" if len(controls) < ENOUGH_CONTROLS else ""
+    return f" Among these {total} vectors it is number {place}, as luck alone gives in {place} of {total} cases{few}."
+
+
+def _form(measurements: Measurements, enhanced: str, kind: Kind, change: Difference) -> str:
+    """Whether the change can be one of the answer's form or length: a vector may do that without any reasoning."""
+    before, after = measurements.score("target", kind.name), measurements.score(enhanced, kind.name)
+    if not before or not after or before.answered is None or after.answered is None or not before.n or not after.n:
+        return ""
+    told = (
+        f"An answer could be read off {percent(100 * before.answered / before.n)} of what the target wrote, and off "
+        f"{percent(100 * after.answered / after.n)} of what it wrote with the vector"
+    )
+    if before.finished is not None and after.finished is not None:
+        cut = [percent(100 * (1 - score.finished / score.n)) for score in (before, after) if score.finished is not None]
+        told += f"; {cut[0]} and {cut[1]} ran into the length limit"
+    if change.answered_p is None or change.answered_p >= SIGNIFICANCE:
+        return f"{told}. So the change is not one of form alone." if change.outcome != "unclear" else f"{told}."
+    rest = (
+        ""
+        if change.answered_by_both is None
+        else (f": on the problems that both answered it is {points(change.answered_by_both)} points")
+    )
+    return f"{told}. Part of the change can be form rather than reasoning{rest}."
 
 
 def _subtraction(measurements: Measurements, kind: Kind, added: Difference) -> str:
@@ -172,12 +216,12 @@ def _breadth(measurements: Measurements, enhanced: str) -> str:
     measured = [(kind, difference) for kind, difference in taken if difference]
     if len(measured) < 2:
         return ""
-    outcomes = [difference.outcome for _, difference in measured]
+    outcomes = [difference.among_kinds for _, difference in measured]
     sentence = (
         f"Over all {len(measured)} kinds of problem there is a gain on {outcomes.count('gain')}, a loss on "
         f"{outcomes.count('loss')}, and no clear change on {outcomes.count('unclear')}."
     )
-    unseen = [difference.outcome for kind, difference in measured if kind.seen_by_donors is False]
+    unseen = [difference.among_kinds for kind, difference in measured if kind.seen_by_donors is False]
     if not unseen:
         return sentence
     return (

@@ -61,7 +61,7 @@ def load_checkpoint(
         )
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     chosen = {"attn_implementation": attention} if attention else {}
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, **chosen, **options)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True, **chosen, **options)
     return model, AutoTokenizer.from_pretrained(checkpoint, **options)
 
 

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from reasonvec.errors import CheckpointError, IncompatibleError, UsageError
-from reasonvec.weights.alignment import Misfit, NameFilter, listing, match_tensors
+from reasonvec.weights.alignment import NameFilter, listing, match_tensors
 from reasonvec.weights.blocks import Scratch, Workers, blocks
 from reasonvec.weights.checkpoint import TensorReader, tensor_reader
 from reasonvec.weights.configuration import configuration_findings
@@ -65,6 +64,7 @@ def attached(
     The weights are those that `apply` writes for a checkpoint in the model's dtype. Nothing else may write to them
     meanwhile, other attachments excepted: those are taken off in reverse order. The model's memory stays where it is,
     so what was compiled for it stays valid. Takes an eighth of a byte an entry, and the old value of each that changed.
+    Of a sharded model every process attaches for itself, and changes what it holds.
 
     Raises, and then leaves the model as it was: IncompatibleError listing every misfit, VectorError for a damaged
     vector, CheckpointError for a sum that leaves the range of the dtype, UsageError for patterns that match nothing,
@@ -114,17 +114,14 @@ def _match(source: StoredDeltas, loaded: LoadedModel, names: NameFilter) -> tupl
     findings = configuration_findings(source.vector.donor(), loaded)
     problems = [f"{f.title}: {f.evidence} {f.advice}" for f in findings if f.level == "blocking"]
     if misfits:
-        problems.insert(0, _told(source, loaded, misfits))
+        problems.insert(0, f"{source.location} does not fit {loaded.location}: {len(misfits)} tensors differ:\n"
+                           f"{listing(misfits)}")  # fmt: skip
     if problems:
         raise IncompatibleError("\n".join(problems) + (
             "\nA vector is attached whole or not at all: part of one makes a model that nobody trained. Use a model of "
             "the donors' architecture, or leave tensors out by name with skip=."
         ))  # fmt: skip
     return pairs, findings
-
-
-def _told(source: StoredDeltas, loaded: LoadedModel, misfits: Sequence[Misfit]) -> str:
-    return f"{source.location} does not fit {loaded.location}: {len(misfits)} tensors differ:\n{listing(misfits)}"
 
 
 @dataclass
@@ -284,6 +281,8 @@ class _Work:
         delta = self.deltas.read(number, work_dtype(self._entry, form), scratch)
         if not self._place.whole:
             here = self._place.held(start, stop - start)
+            if not here.any():  # read all the same, for the checksum
+                return _Part(delta.proof)
             delta = _only(delta, here)
         before = self._before(start, stop, scratch)
         after = scratch.array("after", stop - start, form.numpy)
@@ -327,11 +326,11 @@ def _uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # it reaches the main thread only
         return
-    came: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *signal_and_frame: came.append(signal_and_frame))
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if came and callable(before):
-            before(*came[0])
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if came:
+            signal.raise_signal(signal.SIGINT)

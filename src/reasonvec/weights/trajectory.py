@@ -3,9 +3,7 @@ are read together, a tile at a time; accuracy is read from logs and runs, never 
 """
 
 import itertools
-import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,26 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonvec.errors import CheckpointError, IncompatibleError, UsageError
+from reasonvec.errors import CheckpointError, IncompatibleError
 from reasonvec.weights.alignment import Misfit, donor_ties, listing
 from reasonvec.weights.arithmetic import TILE, has_non_finite
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, layer_of, open_checkpoint, tensor_reader
 from reasonvec.weights.dtypes import FLOATS
-from reasonvec.weights.files import read_small
 from reasonvec.weights.hub import locate_checkpoint
-from reasonvec.weights.safetensors_header import TensorEntry, loads_strictly
+from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.tensors import read_run
-
-KEPT = "trajectory"
-"""The directory, in that of a training, that holds the checkpoints kept on the way: step-1, step-2, step-4 ..."""
-FINISHED = "training.json"
-"""Written last by a training: its presence says that the directory itself is the finished donor."""
+from reasonvec.weights.training_record import initialisation, kept_checkpoints, own_accuracies, validation
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that were just read."""
-
-_STEP = re.compile(r"step-(\d{1,9})")
-_MAX_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +64,7 @@ class Trajectory:
     """What `follow_trajectory` found."""
 
     base: str
+    base_accuracies: Mapping[str, float]
     points: tuple[Point, ...]
     overall: Course
     layers: Mapping[str, Course]
@@ -90,6 +81,7 @@ class Trajectory:
         """As `trajectory --json` prints it."""
         return {
             "base": self.base,
+            "base_accuracies": dict(self.base_accuracies),
             "points": [
                 {"step": point.step, "checkpoint": str(point.path), "accuracies": dict(point.accuracies),
                  **_at(self.overall, i),
@@ -115,14 +107,15 @@ def follow_trajectory(
 
     Raises CheckpointError where fewer than two checkpoints were kept, or one is damaged or not finite; UsageError where
     nothing says what the training began with; IncompatibleError listing the tensors that differ in name, shape or
-    dtype.
+    dtype. A base of a coarser dtype than float32 checkpoints is none that differs: what was trained is its exact copy.
     """
     root = Path(directory)
-    places, left_out = _kept(root)
-    start = locate_checkpoint(base if base is not None else _initialisation(root), offline=offline)
+    places, left_out = kept_checkpoints(root)
+    start = locate_checkpoint(base if base is not None else initialisation(root), offline=offline)
     checkpoints = [open_checkpoint(path) for _, path in places]
     names = _common_names(start, checkpoints)
-    measured = _measured(root, places, accuracies or {})
+    measured = [{**own, **(accuracies or {}).get(path.resolve(), {})}
+                for (_, path), own in zip(places, own_accuracies(root, places), strict=True)]  # fmt: skip
     sums: dict[str, _Sums] = {}
     with tensor_reader() as reader:
         for name in names:
@@ -130,8 +123,10 @@ def follow_trajectory(
             group = sums.setdefault("other" if layer is None else str(layer), _Sums(len(places)))
             _add_tensor(group, start.tensors[name], [found.tensors[name] for found in checkpoints], reader, progress)
     order = sorted(sums, key=lambda group: (not group.isdigit(), int(group) if group.isdigit() else 0))
+    before = validation(root, "before") if base is None else {}
     return Trajectory(
         start.location,
+        {**before, **(accuracies or {}).get(start.path.resolve(), {})},
         tuple(Point(step, path, found) for (step, path), found in zip(places, measured, strict=True)),
         sum((sums[group] for group in order), _Sums(len(places))).course(),
         {group: sums[group].course() for group in order},
@@ -197,86 +192,24 @@ def _tile(entry: TensorEntry, start: int, stop: int, reader: TensorReader) -> ND
     return values.astype(np.float64)
 
 
-def _kept(root: Path) -> tuple[list[tuple[int | None, Path]], tuple[str, ...]]:
-    """The checkpoints of a training in their order, the finished donor last, and the names of those not finished."""
-    kept = root / KEPT
-    if not kept.is_dir():
-        raise CheckpointError(_why_none(root))
-    names = {path.name: path for path in kept.iterdir()}
-    places: list[tuple[int | None, Path]] = [
-        (int(step[1]), path) for name, path in names.items() if (step := _STEP.fullmatch(name))
-    ]
-    places.sort(key=lambda place: place[0] or 0)
-    document = _training(root)
-    if document is not None:
-        steps = document.get("steps") if type(document.get("steps")) is int else None
-        if steps is None or all(step != steps for step, _ in places):
-            places.append((steps, root))
-    if len(places) < 2:
-        found = f"only {places[0][1]}" if places else "none"
-        raise CheckpointError(
-            f"{root} kept too few checkpoints of its training: {found}. Whether a direction converges takes two at "
-            f"least. Train with more of them kept, or compare single vectors with: reasonvec compare."
-        )
-    return places, tuple(sorted(name for name in names if not _STEP.fullmatch(name)))
-
-
-def _why_none(root: Path) -> str:
-    if not root.is_dir():
-        return f"{root} {'is a file' if root.exists() else 'does not exist'}. Name the directory of a training."
-    if (root / "grpo" / KEPT).is_dir():
-        return f"{root} holds a pair of trainings. Name the one to follow: reasonvec trajectory {root / 'grpo'}"
-    if any(_STEP.fullmatch(path.name) for path in root.iterdir()):
-        return f"{root} holds the kept checkpoints themselves. Name the directory of their training: {root.parent}"
-    return (
-        f"{root} has no directory {KEPT!r}, in which a training keeps checkpoints on its way (step-1, step-2 ...). "
-        f"Name the --out of a `reasonvec train` that kept some."
-    )
-
-
-def _training(root: Path) -> dict[str, Any] | None:
-    """What a finished training says of itself; None where it is not finished."""
-    file = root / FINISHED
-    if not file.is_file():
-        return None
-    try:
-        document = loads_strictly(read_small(file), _MAX_VALUES)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{file} is not JSON ({error}). It is damaged; the training has to be run again."
-        ) from None
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{file} holds a JSON {type(document).__name__}, not what a training writes.")
-    return document
-
-
-def _initialisation(root: Path) -> str:
-    document = _training(root)
-    if document is None:
-        raise UsageError(
-            f"{root} has no {FINISHED}: its training is not finished, so nothing says which model it began with. Name "
-            f"that model with --base."
-        )
-    model = document.get("model")
-    if not isinstance(model, str) or not model:
-        raise UsageError(f"{root / FINISHED} does not say which model the training began with. Name it with --base.")
-    return model
-
-
 def _common_names(base: Checkpoint, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     """The floating-point tensors, which all have in one shape and dtype; a tied one that not all store is left out.
 
     Raises IncompatibleError listing those that differ.
     """
-    everything = sorted({name for checkpoint in (base, *checkpoints) for name in checkpoint.tensors})
-    misfits: list[Misfit] = []
+    everyone = (base, *checkpoints)
+    everything = sorted({name for checkpoint in everyone for name in checkpoint.tensors})
     with tensor_reader() as reader:
-        for checkpoint in checkpoints:
-            ties = donor_ties(checkpoint, base, reader)
-            both = checkpoint.tensors.keys() & base.tensors.keys()
-            misfits += [_misfit(name, base, checkpoint) for name in everything
-                        if (name in both and _form(name, base) != _form(name, checkpoint))
-                        or (name in checkpoint.tensors.keys() ^ base.tensors.keys() and name not in ties)]  # fmt: skip
+        ties = [donor_ties(checkpoint, base, reader) for checkpoint in checkpoints]
+    misfits = []
+    for name in everything:
+        tied = all((name in found.tensors) == (name in base.tensors) or name in tie
+                   for found, tie in zip(checkpoints, ties, strict=True))  # fmt: skip
+        lacking = [found.location for found in everyone if name not in found.tensors]
+        if lacking and not tied:
+            misfits.append(Misfit(name, "missing", f"missing in {', '.join(lacking)}"))
+        if not lacking and (detail := _differing(name, base, checkpoints)):
+            misfits.append(Misfit(name, detail.partition(" ")[0], detail))
     if misfits:
         raise IncompatibleError(
             f"The checkpoints along the training and its base do not fit: {len(misfits)} of {len(everything)} tensors "
@@ -284,58 +217,24 @@ def _common_names(base: Checkpoint, checkpoints: Sequence[Checkpoint]) -> tuple[
             f"followed; a difference of two dtypes is mostly rounding. Name the base that these were trained from, in "
             f"their dtype, with --base."
         )
-    return tuple(
-        name
-        for name in everything
-        if all(name in found.tensors for found in (base, *checkpoints)) and base.tensors[name].dtype in FLOATS
-    )
+    floats = [{name for name, entry in found.tensors.items() if entry.dtype in FLOATS} for found in everyone]
+    return tuple(sorted(set.intersection(*floats)))
 
 
-def _form(name: str, checkpoint: Checkpoint) -> tuple[tuple[int, ...], str]:
-    return checkpoint.tensors[name].shape, checkpoint.tensors[name].dtype
-
-
-def _misfit(name: str, base: Checkpoint, checkpoint: Checkpoint) -> Misfit:
-    for one in (base, checkpoint):
-        if name not in one.tensors:
-            return Misfit(name, "missing", f"missing in {one.location}")
-    (shape, dtype), (other_shape, other_dtype) = _form(name, base), _form(name, checkpoint)
-    what = "shape" if shape != other_shape else "dtype"
-    pair = (shape, other_shape) if what == "shape" else (dtype, other_dtype)
-    return Misfit(name, what, f"{what} {pair[0]} in {base.location}, {pair[1]} in {checkpoint.location}")
-
-
-def _measured(
-    root: Path, places: Sequence[tuple[int | None, Path]], accuracies: Mapping[Path, Mapping[str, float]]
-) -> list[dict[str, float]]:
-    """By point, what the training's log says of its step and what was handed in for its checkpoint."""
-    log = _log(root / "log.jsonl")
-    last = max(log, default=None)
-    found = []
-    for step, path in places:
-        at = last if step is None else step
-        own = {"validation": log[at]} if at in log else {}
-        found.append({**own, **accuracies.get(path.resolve(), {})})
-    return found
-
-
-def _log(file: Path) -> dict[int, float]:
-    """Step -> accuracy on the held-out slice. A last line that a kill tore is no fault, another one is."""
-    if not file.is_file():
-        return {}
-    found: dict[int, float] = {}
-    lines = read_small(file).split(b"\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line) if line.strip() else {}
-        except (ValueError, RecursionError):
-            if number == len(lines):
-                break
-            raise CheckpointError(f"{file}, line {number}, is not JSON. The log was edited or damaged.") from None
-        step, accuracy = (row.get("step"), row.get("validation_accuracy")) if isinstance(row, dict) else (None, None)
-        if type(step) is int and isinstance(accuracy, float | int) and 0 <= accuracy <= 1:
-            found[step] = float(accuracy)
-    return found
+def _differing(name: str, base: Checkpoint, checkpoints: Sequence[Checkpoint]) -> str | None:
+    """How a tensor differs in shape or dtype, or None. A base that is coarser than float32 checkpoints does not: what
+    was trained began as its exact copy."""
+    first = base.tensors[name]
+    for found in checkpoints:
+        entry = found.tensors[name]
+        if entry.shape != first.shape:
+            return f"shape {first.shape} in {base.location}, {entry.shape} in {found.location}"
+        if entry.dtype != first.dtype and not (first.dtype in FLOATS and entry.dtype == "F32"):
+            return f"dtype {first.dtype} in {base.location}, {entry.dtype} in {found.location}"
+        if entry.dtype != checkpoints[0].tensors[name].dtype:
+            was = checkpoints[0].tensors[name].dtype
+            return f"dtype {was} in {checkpoints[0].location}, {entry.dtype} in {found.location}"
+    return None
 
 
 def _at(course: Course, i: int) -> dict[str, Any]:

@@ -75,7 +75,10 @@ def _draw_accuracies(axes: "Axes", trajectory: Trajectory) -> None:
         return
     for task in tasks:
         shares = [100 * point.accuracies.get(task, np.nan) for point in trajectory.points]
-        axes.plot(range(len(shares)), shares, "o-", label=plain(task))
+        (line,) = axes.plot(range(len(shares)), shares, "o-", label=plain(task))
+        if task in trajectory.base_accuracies:
+            axes.axhline(100 * trajectory.base_accuracies[task], color=line.get_color(), linestyle=":",
+                         label=f"{plain(task)}, base")  # fmt: skip
     axes.set_ylabel("right answers, %")
     axes.legend(fontsize=9)
     _label_steps(axes, trajectory)
@@ -107,7 +110,7 @@ def _band(axes: "Axes", trajectory: Trajectory, layers: Sequence[Sequence[float 
 
 def _cosine_axis(axes: "Axes", trajectory: Trajectory) -> None:
     low = axes.get_ylim()[0]
-    axes.set_ylim(-1.05 if low < -0.35 else -0.35 if low < 0 else -0.02, 1.05)
+    axes.set_ylim(-1.05 if low < -0.35 else -0.35 if low < -0.1 else -0.1, 1.05)
     axes.legend(fontsize=9, loc="best")
     _label_steps(axes, trajectory)
 
@@ -116,6 +119,7 @@ def _label_steps(axes: "Axes", trajectory: Trajectory) -> None:
     # one place for each point, whatever the steps: kept at powers of two, most would crowd at the left
     shown = _thinned(len(trajectory.points))
     axes.set_xticks(shown, [trajectory.points[i].name for i in shown])
+    axes.set_xlim(-0.5, len(trajectory.points) - 0.5)
     axes.set_xlabel("step")
 
 

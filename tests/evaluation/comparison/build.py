@@ -8,8 +8,8 @@ from typing import Any
 from reasonvec.evaluation.runs import Outcome, load_run, open_run
 from reasonvec.evaluation.runs.record import Run
 
-PLAIN = {"name": "plain", "text": "", "placement": "user", "shots": 0}
-THINK = {"name": "think", "text": "Think step by step.", "placement": "user", "shots": 0}
+PLAIN = {"name": "plain", "instruction": None, "placement": "user", "chat_template": True}
+THINK = PLAIN | {"name": "think", "instruction": "Think step by step."}
 
 
 def configuration(
@@ -17,7 +17,7 @@ def configuration(
     vector: str | None = None,
     alpha: float | None = None,
     checkpoint: str = "target",
-    control: Mapping[str, Any] | None = None,
+    control: str | None = None,
     prompt: Mapping[str, Any] = PLAIN,
     task: str = "gsm8k",
     problems: int = 8,
@@ -29,14 +29,15 @@ def configuration(
         "format": "reasonvec run", "format_version": 1, "reasonvec": "0.1.0",
         "arm": {"checkpoint": checkpoint, "vector": vector, "alpha": alpha, "control": control},
         "benchmark": {"task": task, "problems": problems, "problems_sha256": problems_sha256, "files": {},
-                      "licences": ["MIT"], "split": None, "limit": None, "perturbation": None},
-        "prompt": dict(prompt),
+                      "licences": ["MIT"], "split": {"part": "test", "rule": "all are test"}, "limit": None,
+                      "perturbation": None},
+        "prompt": {**prompt, "stop": [], "example": {"id": "p0", "text": f"a problem of {task}"}},
         "sampling": {"samples": 1, "temperature": 0.0, "seed": 0, "max_new_tokens": 1024},
         "engine": {"name": "transformers", "dtype": "float32", "device": "cpu", "batch_size": 8, "versions": {}},
         "contamination": None,
     }  # fmt: skip
     for name, fields in other.items():
-        made[name] |= fields
+        made[name] = {**(made[name] or {}), **fields}
     return made
 
 

@@ -40,7 +40,7 @@ def _study(path: Path) -> Path:
     write_run(path / "whole-think", _flipped(BASELINE, gained=25, lost=3), vector="v", alpha=1.0, prompt=THINK)
     write_run(path / "think", _flipped(BASELINE, gained=10, lost=2), prompt=THINK)
     write_run(path / "random-1", _flipped(BASELINE, gained=4, lost=4), vector="r", alpha=1.0,
-              control={"kind": "random", "seed": 1, "of": "v"})  # fmt: skip
+              control="random")  # fmt: skip
     write_run(path / "target-again", _flipped(BASELINE, gained=1, lost=2))
     return path
 
@@ -111,11 +111,11 @@ def test_a_vector_is_ranked_among_controls_at_its_own_alpha(tmp_path: Path) -> N
     write_run(tmp_path / "plus", _flipped(BASELINE, gained=20, lost=3), vector="v", alpha=1.0)
     write_run(tmp_path / "minus", _flipped(BASELINE, gained=1, lost=9), vector="v", alpha=-1.0)
     for number, (gained, lost) in enumerate(((20, 3), (2, 2), (5, 1), (0, 4))):
-        control = {"kind": "random", "seed": number, "of": "v"}
         verdicts = _flipped(BASELINE, gained=gained, lost=lost)
-        write_run(tmp_path / f"random-{number}", verdicts, vector=f"r{number}", alpha=1.0, control=control)
+        write_run(tmp_path / f"random-{number}", verdicts, vector=f"r{number}", alpha=1.0, control="random",
+                  checkpoint=f"target+r{number}", arm={"target": "target"})  # fmt: skip
     verdicts = _flipped(BASELINE, gained=0, lost=20)
-    write_run(tmp_path / "random-minus", verdicts, vector="r0", alpha=-1.0, control={"kind": "random", "seed": 0})
+    write_run(tmp_path / "random-minus", verdicts, vector="r0", alpha=-1.0, control="random")
     (table,) = compare_runs([tmp_path]).tables
     ranks = {rank.arm: (rank.controls, rank.as_good, rank.p) for rank in table.ranks}
     assert ranks == {"plus": (4, 1, 2 / 5), "minus": (1, 1, 1.0)}
@@ -133,8 +133,28 @@ def test_a_named_baseline_stands_for_its_arm_on_every_benchmark(tmp_path: Path) 
 def test_a_baseline_that_a_benchmark_lacks_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "target", BASELINE)
     write_run(tmp_path / "other", BASELINE, task="sciq", vector="v", alpha=1.0)
-    with pytest.raises(RunError, match=r"sciq was not measured with the baseline's arm \(target\): measure it there"):
+    with pytest.raises(
+        RunError, match=r"sciq \(test\) was not measured with the baseline's arm \(target\): measure it there"
+    ):
         compare_runs([tmp_path], baseline=tmp_path / "target")
+
+
+def test_options_compared_by_likelihood_have_one_prompt(tmp_path: Path) -> None:
+    """So the baseline's arm, named by a run with a prompt, is found there too."""
+    likelihood = {"name": "log-likelihood"}
+    for name, fields in (("target", {}), ("whole", {"vector": "v", "alpha": 1.0})):
+        write_run(tmp_path / "gsm8k" / name, BASELINE, prompt=THINK, **fields)
+        write_run(tmp_path / "sciq" / name, BASELINE, task="sciq", prompt=likelihood, **fields)
+    for baseline in (tmp_path / "gsm8k" / "target", None):
+        tables = compare_runs([tmp_path], baseline=baseline).tables
+        assert [len(table.contrasts) for table in tables] == [1 if baseline else 0, 1]
+
+
+def test_a_perturbed_file_keeps_its_variant(tmp_path: Path) -> None:
+    changed = {**_perturbed("typo"), "task": "typo.jsonl:written"}
+    write_run(tmp_path / "run", BASELINE, benchmark=changed)
+    (table,) = compare_runs([tmp_path]).tables
+    assert table.setting.title == "gsm8k:written (test), typo, severity 1, seed 0"
 
 
 def test_a_directory_is_no_baseline(tmp_path: Path) -> None:
@@ -178,6 +198,33 @@ def test_unfinished_runs_are_refused_with_the_way_to_finish_them(tmp_path: Path)
     write_run(tmp_path / "half", BASELINE[:37], complete=False, problems=100, vector="v", alpha=1.0)
     with pytest.raises(RunError, match=r"half is unfinished: 37 of 100 problems were answered.*--resume"):
         compare_runs([tmp_path])
+
+
+def test_an_unfinished_run_does_not_hide_what_else_is_wrong(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "half", BASELINE[:37], complete=False, problems=100, vector="v", alpha=1.0,
+              engine={"dtype": "bfloat16"})  # fmt: skip
+    with pytest.raises(RunError, match=r"for 2 reasons(.|\n)*37 of 100(.|\n)*engine.dtype") as error:
+        compare_runs([tmp_path])
+    assert "do not pair" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (("target", "vector"), ("target", "vector")),
+        (("target/gsm8k", "vector/gsm8k"), ("target", "vector")),
+        (("a/target", "b/c/target"), ("a", "b/c")),
+        (("target", "again/target"), ("target", "again/target")),
+    ],
+)
+def test_arms_are_named_by_what_tells_their_directories_apart(
+    tmp_path: Path, places: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    for number, place in enumerate(places):
+        write_run(tmp_path / place, BASELINE, vector="v", alpha=1.0 + number)
+    (table,) = compare_runs([tmp_path]).tables
+    assert tuple(arm.name for arm, _ in table.arms) == names
 
 
 def test_problems_that_do_not_pair_are_refused(tmp_path: Path) -> None:
@@ -230,11 +277,12 @@ def test_a_gain_of_form_alone_is_told_from_one_of_reasoning(tmp_path: Path) -> N
     write_run(tmp_path / "whole", solved, vector="v", alpha=1.0)
     (contrast,) = compare_runs([tmp_path]).tables[0].contrasts
     assert contrast.difference.points == pytest.approx(20.0) and contrast.clear
-    assert contrast.answered_by_both is not None and contrast.answered_by_both.points == 0.0
+    both = contrast.answered_by_both
+    assert both is not None and (both.points, both.problems) == (0.0, 60)
     assert (contrast.answered.arm, contrast.answered.baseline) == (1.0, 0.6)
     assert (
         "an answer was found in 100.0% of its completions and in 60.0% of the baseline's: part of the difference can "
-        "be form. Where both gave one the difference is +0.0 points"
+        "be form. On the 60 problems where both gave one it is +0.0 points"
     ) in " | ".join(contrast.caveats)
 
 
@@ -256,7 +304,7 @@ def test_graders_that_disagree_in_sign_are_named(tmp_path: Path) -> None:
 def test_flips_too_few_for_any_result_are_named(tmp_path: Path) -> None:
     write_run(tmp_path / "target", BASELINE)
     write_run(tmp_path / "whole", _flipped(BASELINE, gained=5, lost=0), vector="v", alpha=1.0)
-    assert "only 5 problems flipped; below 6 no result could have p < 0.05" in _caveats(tmp_path)
+    assert "problems that flipped: 5. Below 6 no result could have p < 0.05" in _caveats(tmp_path)
 
 
 @pytest.mark.parametrize(("verdict", "text"), [(True, "every problem right, so nothing can be gained"),
@@ -277,6 +325,18 @@ def test_two_things_changed_at_once_are_not_put_down_to_the_vector(tmp_path: Pat
     write_run(tmp_path / "target", BASELINE)
     write_run(tmp_path / "whole-think", _flipped(BASELINE, gained=20, lost=1), vector="v", alpha=1.0, prompt=THINK)
     assert "model and prompt both differ (think, plain), so the difference is that of both" in _caveats(tmp_path)
+
+
+def test_problems_that_a_donor_was_trained_on_are_told_and_left_out_beside_it(tmp_path: Path) -> None:
+    """All ten gains are on problems that stand in the training data."""
+    write_run(tmp_path / "target", BASELINE)
+    overlap = {"overlapping": 25, "counts": {"exact": 10}, "ids": [f"p{place}" for place in range(90, 100)]}
+    arm = _flipped(BASELINE, gained=10, lost=0)
+    write_run(tmp_path / "whole", arm, vector="v", alpha=1.0, contamination=overlap)
+    assert (
+        "25 of the 100 problems overlap training data, so that a gain may be memory. Without those that stand there "
+        "whole the difference is +0.0 points"
+    ) in _caveats(tmp_path)
 
 
 def test_a_repeat_shows_how_much_flips_by_itself(tmp_path: Path) -> None:
@@ -401,6 +461,12 @@ def test_what_may_change_the_answer_is_no_measure_of_robustness(tmp_path: Path) 
     comparison = compare_runs([tmp_path])
     assert comparison.robustness == ()
     assert any("may change the right answer" in note for table in comparison.tables for note in table.notes)
+
+
+def test_a_limited_run_is_not_taken_for_the_benchmark(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", BASELINE, benchmark={"limit": 100})
+    (table,) = compare_runs([tmp_path]).tables
+    assert table.notes == ("at most 100 problems of each task were measured, not the whole benchmark",)
 
 
 def test_the_same_runs_and_seed_give_the_same_document(tmp_path: Path) -> None:

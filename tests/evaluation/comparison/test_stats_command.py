@@ -25,7 +25,7 @@ def _study(path: Path) -> None:
     write_run(path / "unclear", [*([False] * 40), *([True] * 312), *([False] * 148)], vector="v", alpha=1.5)
     write_run(path / "whole", arm, vector="v", alpha=1.0)
     for number in range(3):
-        write_run(path / f"random-{number}", BASELINE, vector=f"r{number}", alpha=1.0, control={"kind": "random"})
+        write_run(path / f"random-{number}", BASELINE, vector=f"r{number}", alpha=1.0, control="random")
 
 
 def test_a_null_stands_beside_what_could_have_been_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

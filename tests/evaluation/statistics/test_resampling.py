@@ -103,3 +103,17 @@ def test_under_a_true_null_two_thousand_comparisons_reject_as_often_as_they_say(
     assert exact <= 0.05
     assert 0.04 <= mid <= 0.06
     assert 0.04 <= bootstrap <= 0.06
+
+
+def test_perturbations_of_one_problem_reject_as_often_as_they_say_only_in_groups() -> None:
+    """80 problems, each changed in four ways that go together: 400 studies without an effect."""
+    generator = np.random.default_rng(3)
+    groups = [number for number in range(80) for _ in range(4)]
+    together = apart = 0
+    for _ in range(400):
+        problem = np.repeat(generator.choice([-1, 0, 1], p=[0.15, 0.7, 0.15], size=80), 4)
+        values = [float(value) for value in np.where(generator.random(320) < 0.8, problem, 0)]
+        together += sign_flip_p(values, seed=1, groups=groups, resamples=999) < 0.05
+        apart += sign_flip_p(values, seed=1, resamples=999) < 0.05
+    assert 0.02 <= together / 400 <= 0.08  # 5 % give or take 3 standard errors
+    assert apart / 400 > 0.2

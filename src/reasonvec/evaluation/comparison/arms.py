@@ -10,6 +10,8 @@ from reasonvec.errors import RunError
 from reasonvec.evaluation.runs import Outcome, Run
 
 _NUMBER = (int, float)
+_OF_BENCHMARK = ("example", "stop")
+"""In run.json's `prompt`: a prompt as the model got it, and where its answer to this benchmark ends."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Setting:
     task: str
     """Of the benchmark; for a perturbed file of the one that it was made of."""
     part: str | None
-    """dev or test, where the benchmark was split."""
+    """dev or test; None for all of it."""
     operator: str | None
     """Of the perturbation; None for problems as they are."""
     severity: int | None
@@ -52,8 +54,10 @@ class Arm:
 
     run: Run
     name: str
-    """The run's directory; with those above it where two have the same name."""
+    """What tells the run's directory from those of the other runs in its setting."""
     checkpoint: str
+    target: str
+    """What the vector was added to: the checkpoint, or what the checkpoint was written from."""
     vector: str | None
     alpha: float | None
     control: str | None
@@ -68,8 +72,19 @@ class Arm:
 
     @cached_property
     def wording(self) -> str:
-        """All that run.json says of the prompt."""
-        return json.dumps(self.run.configuration["prompt"], sort_keys=True)
+        """All that run.json says of the prompt, but for what follows from the benchmark."""
+        prompt = self.run.configuration["prompt"]
+        return json.dumps({name: prompt[name] for name in prompt if name not in _OF_BENCHMARK}, sort_keys=True)
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing was added to the question."""
+        return self.prompt == "plain" or self.unprompted
+
+    @property
+    def unprompted(self) -> bool:
+        """Whether options were compared by their likelihood, for which all prompts are one."""
+        return self.prompt == "log-likelihood"
 
     @property
     def bare(self) -> bool:
@@ -95,23 +110,42 @@ class Arm:
 def read_arms(runs: Sequence[Run]) -> list[Arm]:
     """The runs as arms, in their order. Raises RunError where run.json lacks what a comparison needs."""
     settings = [_setting(run) for run in runs]
-    taken = [(run.name, setting) for run, setting in zip(runs, settings, strict=True)]
-    return [
-        _arm(run, setting, str(run.path) if taken.count((run.name, setting)) > 1 else run.name)
-        for run, setting in zip(runs, settings, strict=True)
-    ]
+    members: dict[Setting, list[Run]] = {}
+    for run, setting in zip(runs, settings, strict=True):
+        members.setdefault(setting, []).append(run)
+    names = {run.path: name for found in members.values() for run, name in zip(found, _names(found), strict=True)}
+    return [_arm(run, setting, names[run.path]) for run, setting in zip(runs, settings, strict=True)]
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Their directories without what all have in common, in front and, as of target/gsm8k and vector/gsm8k, behind."""
+    if len(runs) == 1:
+        return [runs[0].name]
+    paths = [run.path.resolve().parts for run in runs]
+    paths = [path[_alike(paths) :] for path in paths]
+    behind = _alike([path[::-1] for path in paths])
+    return ["/".join(path[: len(path) - behind]) for path in paths]
+
+
+def _alike(paths: Sequence[Sequence[str]]) -> int:
+    """How many parts all paths begin with, so that one part of each is left at least."""
+    count = 0
+    while all(len(path) > count + 1 for path in paths) and len({path[count] for path in paths}) == 1:
+        count += 1
+    return count
 
 
 def _arm(run: Run, setting: Setting, name: str) -> Arm:
     alpha = _field(run, "arm", "alpha", _NUMBER, optional=True)
-    control = _field(run, "arm", "control", (str, dict), optional=True)
+    checkpoint = _field(run, "arm", "checkpoint", str)
     return Arm(
         run=run,
         name=name,
-        checkpoint=_field(run, "arm", "checkpoint", str),
+        checkpoint=checkpoint,
+        target=_field(run, "arm", "target", str, optional=True) or checkpoint,
         vector=_field(run, "arm", "vector", str, optional=True),
         alpha=None if alpha is None else float(alpha),
-        control=str(control.get("kind")) if isinstance(control, dict) else control,
+        control=_field(run, "arm", "control", str, optional=True),
         prompt=_field(run, "prompt", "name", str),
         setting=setting,
     )
@@ -121,15 +155,18 @@ def _setting(run: Run) -> Setting:
     split = _field(run, "benchmark", "split", dict, optional=True) or {}
     header = _field(run, "benchmark", "perturbation", dict, optional=True) or {}
     origin = header.get("benchmark")
-    task = origin.get("task") if isinstance(origin, dict) else None
+    original = origin.get("task") if isinstance(origin, dict) else None
+    task = _field(run, "benchmark", "task", str)
+    if isinstance(original, str):  # a file's name says less than what it was made of; its variant stays
+        task = "".join((original, *task.rpartition(".jsonl")[2:]))
     for name, kind in (("operator", str), ("severity", int), ("seed", int)):
         if header and not isinstance(header.get(name), kind):
             raise _damaged(run, f"benchmark.perturbation.{name}", header.get(name))
     if split and not isinstance(split.get("part"), str):
         raise _damaged(run, "benchmark.split.part", split.get("part"))
     return Setting(
-        task=task if isinstance(task, str) else _field(run, "benchmark", "task", str),
-        part=split.get("part"),
+        task=task,
+        part=None if split.get("part") == "all" else split.get("part"),
         operator=header.get("operator"),
         severity=header.get("severity"),
         seed=header.get("seed"),

@@ -23,6 +23,7 @@ def caveats(found: Contrast) -> Iterator[str]:
             f"model and prompt both differ ({found.arm.prompt}, {found.baseline.prompt}), so the difference is that "
             f"of both together. Look at the baseline with the same prompt"
         )
+    yield from _overlap_warnings(found)
     yield from _form_warnings(found)
     for name, points in (("strict match", found.strict), ("flexible extraction", found.flexible)):
         if points is not None and points * found.difference.points < 0:
@@ -30,8 +31,9 @@ def caveats(found: Contrast) -> Iterator[str]:
                 f"the harness's {name} says {points:+.1f} points where ours says {found.difference.points:+.1f}: read "
                 f"some completions before believing either"
             )
-    if found.gained is not None and found.lost is not None and found.gained + found.lost < FEWEST_FLIPS:
-        yield (f"only {found.gained + found.lost} problems flipped; below {FEWEST_FLIPS} no result could have p < 0.05")
+    flips = None if found.gained is None or found.lost is None else found.gained + found.lost
+    if flips is not None and flips < FEWEST_FLIPS:
+        yield f"problems that flipped: {flips}. Below {FEWEST_FLIPS} no result could have p < 0.05"
     yield from _level_warnings(found)
 
 
@@ -48,7 +50,7 @@ def _repeated(found: Contrast) -> str:
 def _form_warnings(found: Contrast) -> Iterator[str]:
     both = found.answered_by_both
     if found.answered.p < SIGNIFICANCE:
-        rest = f" Where both gave one the difference is {both.points:+.1f} points" if both else ""
+        rest = f" On the {both.problems} problems where both gave one it is {both.points:+.1f} points" if both else ""
         yield (
             f"an answer was found in {found.answered.arm:.1%} of its completions and in {found.answered.baseline:.1%} "
             f"of the baseline's: part of the difference can be form.{rest}"
@@ -58,6 +60,22 @@ def _form_warnings(found: Contrast) -> Iterator[str]:
             f"{found.cut_off.arm:.1%} of its completions were cut off, and {found.cut_off.baseline:.1%} of the "
             f"baseline's: part of the difference can be length. Allow more new tokens"
         )
+
+
+def _overlap_warnings(found: Contrast) -> Iterator[str]:
+    """What the runs themselves say of training data that holds their problems."""
+    records = [one.run.configuration.get("contamination") for one in (found.arm, found.baseline)]
+    known = [record for record in records if isinstance(record, dict) and isinstance(record.get("overlapping"), int)]
+    most = max((record["overlapping"] for record in known), default=0)
+    if not most:
+        return
+    whole = {id for record in known if isinstance(record.get("ids"), list) for id in record["ids"] if type(id) is str}
+    pairs = zip(found.baseline.problems, found.differences, strict=True)
+    others = [difference for id, difference in pairs if id not in whole]
+    rest = (
+        f" Without those that stand there whole the difference is {100 * fmean(others):+.1f} points" if others else ""
+    )
+    yield (f"{most} of the {found.n} problems overlap training data, so that a gain may be memory.{rest}")
 
 
 def _level_warnings(found: Contrast) -> Iterator[str]:

@@ -143,10 +143,10 @@ def _read(paths: Sequence[Path], baseline: Path | None) -> tuple[list[Arm], Arm 
 def _baseline(arms: Sequence[Arm], named: Arm | None) -> tuple[Arm | None, str | None]:
     """The baseline among the arms of one setting, and what is to be said where there is none."""
     if named:
-        same = [arm for arm in arms if (arm.model, arm.wording) == (named.model, named.wording)]
+        same = [arm for arm in arms if arm.model == named.model and (arm.wording == named.wording or arm.unprompted)]
         return (named if named in same else same[0] if same else None), None
-    plain = [arm for arm in arms if arm.bare and arm.control is None and arm.prompt == "plain"]
-    targets = {arm.checkpoint for arm in arms if not arm.bare}
+    plain = [arm for arm in arms if arm.bare and arm.control is None and arm.plain]
+    targets = {arm.target for arm in arms if not arm.bare}
     candidates = [arm for arm in plain if arm.checkpoint in targets] or plain
     if len(arms) > 1 and len({(arm.model, arm.wording) for arm in candidates}) != 1:
         could = (
@@ -166,17 +166,16 @@ def _refuse(
 ) -> None:
     """Raise RunError with everything that stands against the comparison."""
     findings = list(guards.unfinished(arms))
-    if not findings:  # what is missing from an unfinished run would be found a second time
-        for setting, found in settings.items():
-            reference = baselines[setting] or found[0]
-            if named and not baselines[setting]:
-                findings.append(
-                    f"{setting.title} was not measured with the baseline's arm ({named.name}): measure it there, or "
-                    f"leave out {', '.join(str(arm.run.path) for arm in found)}"
-                )
-            for arm in found:
-                if arm is not reference:
-                    findings += guards.refusals(arm, reference)
+    for setting, found in settings.items():
+        reference = baselines[setting] or found[0]
+        if named and not baselines[setting]:
+            findings.append(
+                f"{setting.title} was not measured with the baseline's arm ({named.name}): measure it there, or "
+                f"leave out {', '.join(str(arm.run.path) for arm in found)}"
+            )
+        for arm in found:
+            if arm is not reference:
+                findings += guards.refusals(arm, reference)
     if findings:
         listed = "\n".join(f"  {finding}." for finding in findings)
         raise RunError(
@@ -207,7 +206,7 @@ def _table(
         contrasts=tuple(contrasts),
         ranks=tuple(_ranks(contrasts)),
         sweeps=tuple(_sweeps(contrasts, seed)),
-        notes=tuple(_notes(setting, note)),
+        notes=tuple(_notes(setting, note, ordered[0].run.configuration["benchmark"].get("limit"))),
     )
 
 
@@ -248,7 +247,7 @@ def _adjusted(tables: Sequence[Table]) -> Iterator[Table]:
 
 def _ranks(contrasts: Sequence[Contrast]) -> Iterator[Rank]:
     def place(found: Contrast) -> tuple[Any, ...]:
-        return found.arm.checkpoint, found.arm.alpha, found.arm.wording, found.baseline.name
+        return found.arm.target, found.arm.alpha, found.arm.wording, found.baseline.name
 
     for found in contrasts:
         if found.role not in ("confirmatory", "exploratory") or found.arm.bare:
@@ -269,7 +268,7 @@ def _sweeps(contrasts: Sequence[Contrast], seed: int) -> Iterator[Sweep]:
     groups: dict[tuple[Any, ...], list[Contrast]] = {}
     for found in contrasts:
         if found.role in ("confirmatory", "exploratory") and not found.arm.bare:
-            key = (found.arm.checkpoint, found.arm.vector, found.arm.wording, found.baseline.name)
+            key = (found.arm.target, found.arm.vector, found.arm.wording, found.baseline.name)
             groups.setdefault(key, []).append(found)
     for members in groups.values():
         if len(members) > 1:
@@ -285,9 +284,11 @@ def _sweeps(contrasts: Sequence[Contrast], seed: int) -> Iterator[Sweep]:
             )
 
 
-def _notes(setting: Setting, note: str | None) -> Iterator[str]:
+def _notes(setting: Setting, note: str | None, limit: object) -> Iterator[str]:
     if note:
         yield note
+    if limit is not None:
+        yield f"at most {limit} problems of each task were measured, not the whole benchmark"
     if setting.part == "dev":
         yield "the development part: exploratory, no member of the family; confirm what is chosen here on the test part"
     if setting.operator in _ANOTHER_ANSWER and setting.changed:
@@ -340,7 +341,7 @@ def _clean(changed: Contrast, tables: Sequence[Table]) -> Contrast | None:
         for table in sorted(tables, key=lambda table: table.setting.operator is not None)
         if table.setting.task == changed.arm.setting.task and not table.setting.changed
         for other in table.contrasts
-        if other.role == changed.role or other.role in ("confirmatory", "exploratory")
+        if other.role in ("confirmatory", "exploratory")
         if _identity(other.arm) == _identity(changed.arm) and _identity(other.baseline) == _identity(changed.baseline)
         if ids <= other.baseline.problems.keys()
     ]

@@ -9,9 +9,8 @@ from reasonvec.evaluation.comparison.arms import Arm
 SAME_PROBLEMS = (("benchmark", "problems_sha256"), ("benchmark", "limit"), ("benchmark", "split"))
 SAME_SAMPLING = (("sampling", "samples"), ("sampling", "temperature"), ("sampling", "max_new_tokens"),
                  ("engine", "name"), ("engine", "dtype"))  # fmt: skip
-"""Any of them changes accuracy by itself."""
-LIKE = (("engine", "device"), ("engine", "batch_size"), ("engine", "versions"))
-"""They change the order of sums, and so now and then a token."""
+"""Any of them changes accuracy by itself. What else is said of the engine, such as its device and batch size, changes
+the order of sums, and so now and then a token: that is a warning."""
 
 
 def unfinished(arms: Sequence[Arm]) -> Iterator[str]:
@@ -31,7 +30,7 @@ def refusals(arm: Arm, other: Arm) -> Iterator[str]:
     differing = list(_differing(arm, other, names))
     if differing:
         yield f"{arm.run.path} and {other.run.path} differ in {'; '.join(differing)}"
-    elif missing := _unpaired(arm, other):
+    elif arm.run.complete and other.run.complete and (missing := _unpaired(arm, other)):
         yield missing
 
 
@@ -43,7 +42,8 @@ def sampling_refusals(arm: Arm, other: Arm) -> Iterator[str]:
 
 def warnings(arm: Arm, baseline: Arm) -> Iterator[str]:
     """What may have moved the outcomes besides the arms' difference."""
-    if differing := list(_differing(arm, baseline, LIKE)):
+    engine = {*arm.run.configuration["engine"], *baseline.run.configuration["engine"]} - {"name", "dtype"}
+    if differing := list(_differing(arm, baseline, [("engine", name) for name in sorted(engine)])):
         yield (
             f"measured otherwise than its baseline: {'; '.join(differing)}. That alone flips some answers; measure "
             f"both alike, or look at a repeat of the baseline"
@@ -55,7 +55,8 @@ def warnings(arm: Arm, baseline: Arm) -> Iterator[str]:
         if others:
             yield (
                 f"{others} of {len(arm.problems)} problems reached the two models as different text, though the prompt "
-                f"is the same: their chat templates differ. The difference is that of both"
+                f"is the same: the chat templates differ, or the seed that orders options. The difference is that of "
+                f"both"
             )
 
 

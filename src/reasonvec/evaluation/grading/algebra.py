@@ -3,10 +3,13 @@
 The process is started at the first comparison and serves all later ones; it ends when this one does.
 """
 
+import atexit
+import contextlib
 import functools
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -36,31 +39,42 @@ class _Algebra:
     def __init__(self) -> None:
         self._worker: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
+        atexit.register(self._stop)
 
     def compare(self, text: str, gold: str) -> bool | None:
         with self._lock:
-            worker = self._worker or _start()
-            self._worker = worker
-            assert worker.stdin and worker.stdout
+            self._worker = self._worker or _start()
+            answer = ""
             try:
-                worker.stdin.write(json.dumps({"text": text, "gold": gold}) + "\n")
-                worker.stdin.flush()
-                answer = worker.stdout.readline()
-            except BrokenPipeError:
-                answer = ""
-            if answer:
-                same = json.loads(answer)["same"]
-                return None if same is None else bool(same)
-            self._worker = None  # killed at its limit
+                answer = _ask(self._worker, json.dumps({"text": _cleaned(text), "gold": _cleaned(gold)}))
+            finally:
+                if not answer.endswith(
+                    "\n"
+                ):  # killed at its limit; or we are interrupted, and its answer would be late
+                    self._stop()
+            return bool(json.loads(answer)["same"]) if answer.endswith("\n") else None
+
+    def _stop(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker:
             _end(worker)
-            return None
+
+
+def _ask(worker: subprocess.Popen[str], request: str) -> str:
+    assert worker.stdin and worker.stdout
+    try:
+        worker.stdin.write(request + "\n")
+        worker.stdin.flush()
+        return worker.stdout.readline()
+    except BrokenPipeError:
+        return ""
 
 
 def _start() -> subprocess.Popen[str]:
     if importlib.util.find_spec("math_verify") is None:
         raise MissingExtraError(
-            "Answers that are expressions are compared by math-verify, which is not installed. "
-            "Run: pip install 'reasonvec[eval]'"
+            "Answers that are expressions are compared by the Python package math_verify, which is not installed. "
+            'Install what evaluation needs with: pip install "reasonvec[eval]"'
         )
     worker = subprocess.Popen(  # noqa: S603 - our own file, no shell
         [sys.executable, "-P", str(_WORKER)],
@@ -81,6 +95,14 @@ def _start() -> subprocess.Popen[str]:
     return worker
 
 
+def _cleaned(text: str) -> str:
+    """Without dollar signs, the full stop, and what the parser misreads: 1e-9, a space before %, 1./3."""
+    text = text.replace("\\$", "").replace("$", "").strip().removesuffix(".")
+    text = re.sub(r"(?<=\d)[eE]([+-]?\d{1,4})(?![\d.])", r" \\times 10^{\1}", text)
+    return re.sub(r"(?<=\d)\.(?!\d)", "", re.sub(r"\s+(?=\\?%)", "", text))
+
+
 def _end(worker: subprocess.Popen[str]) -> None:
     worker.kill()
-    worker.communicate()
+    with contextlib.suppress(BrokenPipeError):  # what it had not read yet
+        worker.communicate()

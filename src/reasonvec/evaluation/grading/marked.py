@@ -1,7 +1,6 @@
-"""Graders: is a completion right? One function serves the reward that trains and the measurement that reports.
+"""Graders of bare text against a gold answer: the reward that trains and the measure of the embedded toy world.
 
-A grader takes a completion and the gold answer and returns a verdict; others (math-verify, multiple choice) join
-beside `grade_marked_answer` under the same signature.
+Benchmarks' problems, whose kinds and details matter, are graded by `grade`.
 """
 
 import re

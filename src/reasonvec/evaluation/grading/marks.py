@@ -11,9 +11,10 @@ LONGEST = 1000
 """Characters of an answer that are looked at: no gold answer of a benchmark is half as long."""
 
 _BOX = re.compile(r"\\{1,4}(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", re.DOTALL)
-_BETWEEN = re.compile(r"[\s$\\()\[\]]*(?:[,;]\s*(?:and\b|or\b)?|and\b|or\b)[\s$\\()\[\]]*")
+LISTED = re.compile(r"[\s$\\()\[\]]*(?:[,;]\s*(?:and\b|or\b)?|and\b|or\b)[\s$\\()\[\]]*")
 _SAID = re.compile(
-    r"\banswers?\b(?:[^\n.:=]{0,60}?\b(?:is|are|be|equals)\b(?:[ \t]*[:=])?|[^\n.:=]{0,16}?[:=]|[*_ \t]{0,6}(?=\n))",
+    r"\banswers?\b(?:[*_\"' \t]{0,6}(?:\([^()\n]{1,40}\)[*_ \t]{0,6})?(?:[:=]|(?=\n))"
+    r"|[^\n.:]{0,60}?\b(?:is|are|be|equals)\b(?:[ \t]*[:=])?)",
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n#]*)")
@@ -58,7 +59,7 @@ def last_box(reply: str) -> str | None:
     start, inside, end = boxes[-1]
     texts = [reply[inside:end]]
     for before in reversed(boxes[:-1]):
-        if before[2] >= start or start - before[2] > 20 or not _BETWEEN.fullmatch(reply, before[2] + 1, start):
+        if before[2] >= start or start - before[2] > 20 or not LISTED.fullmatch(reply, before[2] + 1, start):
             break
         start = before[0]
         texts.append(reply[before[1] : before[2]])

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from reasonvec.evaluation.grading.latex import plain_text
-from reasonvec.evaluation.grading.marks import explicit_marks
+from reasonvec.evaluation.grading.marks import LISTED, explicit_marks
 from reasonvec.evaluation.grading.reply import plain_characters
 
 Found = tuple[str, str]
@@ -15,12 +15,15 @@ CLOSED = (("yes", "no"), ("true", "false"), ("valid", "invalid"))
 
 _LETTERS = re.compile(r"\(\s*([A-Za-z])\s*\)|(?<![\w'’])([A-Z])(?=\s*(?:[.,:;)\]*!]|$|\b(?:or|and|because|since)\b))")
 _ANY_LETTER = re.compile(r"\(\s*([A-Z])\s*\)")
+_LEADING = re.compile(r"[*\s]*(?:\(([A-Z])\)\**(?:[.:]\s|\n)|([A-Z])\**[.:)]\s)")
+_SENTENCE_END = re.compile(r"[.!?](?=\s)")
 _OPTION = re.compile(r"^\s*\(([A-Z])\)\s*(.+?)\s*$", re.MULTILINE)
+_FIRST_WORD = re.compile(r"[\s*\"']{0,20}([A-Za-z]{1,20})\**\s{0,9}(?:[,.;:!\n-]|$)")
 _BRACKETS = re.compile(r"[][(){}<>]")
 _TOKEN = re.compile(r"\w+(?:[.:/'’-]\w+)*|[][(){}<>]|-\(?\d")
 _ARTICLES = frozenset({"the", "a", "an"})
 _SENTENCE = re.compile(r"[.!?;]\s+|\n|,?\s+(?:because|since|who|which)\b|\s\(")
-_NEGATION = re.compile(r"\b(?:not|n't|never|neither)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
+_NEGATION = re.compile(r"(?:\bnot|n['’]t|\bnever|\bneither)\s+(?:\w+\s+){0,2}\W?$", re.IGNORECASE)
 _LONGEST_LINE = 30
 
 
@@ -38,13 +41,18 @@ def find_letter(reply: str, options: Mapping[str, str]) -> Found | None:
         chosen = _by_text(clause, options)
         if chosen:
             return chosen, mark.how
-    if len(reply.split()) <= _LONGEST_LINE:
+    leading = _LEADING.match(reply)
+    if leading:
+        return leading[1] or leading[2], "first letter"
+    if len(reply.split()) <= _LONGEST_LINE and not _SENTENCE_END.search(reply):
         plain = plain_text(reply)
         letters = _letters(plain) or _by_text(plain, options)
         if letters:
             return letters, "whole reply"
-    found = _ANY_LETTER.findall(reply)
-    return (found[-1], "last letter") if found else None
+    anywhere = [found for found in _ANY_LETTER.finditer(reply) if not _negated(reply, found.start())]
+    if len(anywhere) > 1 and LISTED.fullmatch(reply, anywhere[-2].end(), anywhere[-1].start()):
+        return ", ".join(dict.fromkeys(found[1] for found in anywhere[-2:])), "last letter"
+    return (anywhere[-1][1], "last letter") if anywhere else None
 
 
 def listed_options(question: str) -> dict[str, str]:
@@ -58,11 +66,11 @@ def find_closed(reply: str, pair: tuple[str, str]) -> Found | None:
         word = _closed(plain_text(mark.text), pair)
         if word:
             return word, mark.how
-    words = re.findall(r"[a-z]+", reply[:200].lower())
-    if words and words[0] in pair:
-        return words[0], "first word"
-    lines = [line for line in reply.splitlines() if line.strip()]
-    word = _closed(plain_text(lines[-1]), pair) if lines else None
+    first = _FIRST_WORD.match(reply)
+    if first and first[1].lower() in pair:
+        return first[1].lower(), "first word"
+    line = plain_text(next((line for line in reversed(reply.splitlines()) if line.strip()), ""))
+    word = _closed(_SENTENCE_END.split(line)[-1], pair) or _closed(line, pair)
     return (word, "last line") if word else None
 
 
@@ -101,7 +109,7 @@ def contains_words(text: str, words: Sequence[str]) -> bool:
     """Whether a run of words, without the plural's s, stands in a text and no `not` before it."""
     within, wanted = [_stem(word) for word in word_list(text)], [_stem(word) for word in words]
     size = len(wanted)
-    for start in range(len(within) - size + 1):
+    for start in range(len(within) - size + 1 if size else 0):
         if within[start : start + size] == wanted:
             return not any(word in ("not", "never", "isn't", "neither") for word in within[max(0, start - 3) : start])
     return False
@@ -112,16 +120,24 @@ def _stem(word: str) -> str:
 
 
 def _letters(clause: str) -> str | None:
-    end = re.search(r"[.!?](?=\s)", clause)
-    found = _LETTERS.finditer(clause[: end.start()] if end else clause)
-    letters = [(match[1] or match[2]).upper() for match in found if not _NEGATION.search(clause[: match.start()][-40:])]
-    if not letters and re.fullmatch(r"\W*([a-zA-Z])\W*", clause):
-        letters = [clause.strip(" ().:*").upper()]
+    end = _SENTENCE_END.search(clause)
+    letters: list[str] = [
+        (found[1] or found[2]).upper()
+        for found in _LETTERS.finditer(clause[: end.start()] if end else clause)
+        if not _negated(clause, found.start())
+    ]
+    alone = re.fullmatch(r"\W*([a-zA-Z])\W*", clause)
+    if not letters and alone:
+        return str(alone[1]).upper()
     return ", ".join(dict.fromkeys(letters)) or None
 
 
+def _negated(text: str, place: int) -> bool:
+    return _NEGATION.search(text, max(0, place - 40), place) is not None
+
+
 def _by_text(clause: str, options: Mapping[str, str]) -> str | None:
-    chosen = [letter for letter, text in options.items() if same_words(_cut_to(clause, text), text)]
+    chosen: list[str] = [letter for letter, text in options.items() if same_words(_cut_to(clause, text), text)]
     return chosen[0] if len(chosen) == 1 else None
 
 
@@ -129,7 +145,7 @@ def _closed(clause: str, pair: tuple[str, str]) -> str | None:
     words: list[str] = re.findall(r"[a-z']+", clause.lower())
     if words and words[0] in pair and not (len(words) > 2 and words[1] == "or"):
         return words[0]
-    given = []
+    given: list[str] = []
     for place, word in enumerate(words):
         if word in pair:
             negated = word == pair[0] and pair[0] != "yes" and "not" in words[max(0, place - 2) : place]

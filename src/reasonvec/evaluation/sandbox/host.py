@@ -6,6 +6,7 @@ import sysconfig
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from reasonvec.evaluation.sandbox.syscalls import compiled_filter
 
@@ -21,7 +22,7 @@ class Host:
     """Found once for all processes that are started here."""
 
     python: str
-    """The interpreter."""
+    """The interpreter, started as whoever grades: where that is root, the process becomes `user` by itself."""
     search: tuple[str, ...]
     """Where it finds reasonvec."""
     filter: bytes | None
@@ -53,9 +54,8 @@ def host() -> Host:
 
 def readable() -> tuple[Path, ...]:
     """The directories that confined programs may read: shared libraries, and Python's own modules."""
-    paths = [*_READABLE, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))]
-    # of the interpreter itself rather than of a virtual environment
-    paths += [sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}), f"{sys.base_prefix}/lib"]
+    # the interpreter's own, not a virtual environment's
+    paths = [*_READABLE, f"{sys.base_prefix}/lib", sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
     return tuple(dict.fromkeys(path for text in paths if (path := Path(text).resolve()).is_dir()))
 
 
@@ -93,12 +93,12 @@ def _ruleset() -> tuple[int | None, str]:
         return None, f"the kernel does not offer Landlock here ({error}): Linux 6.2 or newer with lsm=landlock"
 
 
-def _allow(landlock: object, ruleset: int, path: Path, access: int) -> None:
+def _allow(landlock: Any, ruleset: int, path: Path, access: int) -> None:
     """Let what is below `path` be accessed so."""
-    rule = landlock.PathBeneathAttr()  # type: ignore[attr-defined]
+    rule = landlock.PathBeneathAttr()
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         rule.allowed_access, rule.parent_fd = access, descriptor
-        landlock.add_rule(ruleset, rule)  # type: ignore[attr-defined]
+        landlock.add_rule(ruleset, rule)
     finally:
         os.close(descriptor)

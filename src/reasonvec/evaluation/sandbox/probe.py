@@ -36,7 +36,6 @@ def run(settings: Mapping[str, Any]) -> None:
         "a thread": threading.Thread(target=int).start,
         "signal a process": lambda: os.kill(settings["parent"], 0),
         "trace a process": _trace,
-        "leave its session": os.setsid,
     }
     found = {name: _why_it_failed(attempt) for name, attempt in attempts.items()}
     send(report, json.dumps({"confinement": settings["confinement"], "attempts": found}).encode() + b"\n")

@@ -4,7 +4,6 @@ interpreter is always executed, never a fork of the caller gone on with."""
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 from reasonvec.errors import SandboxError
 from reasonvec.evaluation.sandbox.host import Host
-from reasonvec.evaluation.sandbox.wire import CONFINED
+from reasonvec.evaluation.sandbox.wire import CONFINED, readable
 
 MAX_REPORT = 1 << 14
 """Bytes that a checker or a probe may write."""
@@ -44,11 +43,14 @@ def confined(host: Host, *, role: str, ends: Sequence[FileIO], timeout_s: float,
     with os.fdopen(os.memfd_create("settings"), "w+b") as file:  # a pipe could fill up while nobody reads it
         file.write(json.dumps(document).encode())
         file.seek(0)
-        process = subprocess.Popen(  # noqa: S603 (our own interpreter and program)
-            [host.python, *_FLAGS, "-c", _START.format(search=list(host.search))], stdin=file,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=kept, env=_ENVIRONMENT, cwd="/",
-            start_new_session=True,
-        )  # fmt: skip
+        try:
+            process = subprocess.Popen(  # noqa: S603 (our own interpreter and program)
+                [host.python, *_FLAGS, "-c", _START.format(search=list(host.search))], stdin=file,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=kept, env=_ENVIRONMENT, cwd="/",
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise SandboxError(not_run(f"{host.python}: {error.strerror}")) from None
     try:
         for end in ends:
             end.close()  # or nobody would hear that the process has ended
@@ -66,7 +68,7 @@ def report_of(end: FileIO, deadline: float) -> bytes | None:
     """
     text = b""
     while text.count(b"\n") < 2:
-        if not select.select([end], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not readable(end.fileno(), deadline - time.monotonic()):
             return None
         block = end.read(MAX_REPORT) or b""
         text += block

@@ -24,8 +24,7 @@ _ATTEMPTS = {
     "no writes": ("write a file", "overwrite a file", "empty a file", "change a file's mode", "change a file's time",
                   "delete a file"),
     "no reads outside": ("read a file", "list a directory", "read another process's environment"),
-    "no other processes": ("fork", "run a program", "a thread", "signal a process", "trace a process",
-                           "leave its session"),
+    "no other processes": ("fork", "run a program", "a thread", "signal a process", "trace a process"),
 }  # fmt: skip
 _LAYERS = {
     "process separation": "two processes",

@@ -2,7 +2,6 @@
 it may open it may open for reading alone; which files these are is Landlock's business."""
 
 import errno
-import fcntl
 import os
 from functools import cache
 from typing import Any
@@ -28,8 +27,8 @@ mode, owner or times, which Landlock would not forbid."""
 _UNKNOWN = ("clone3", "openat2", "close_range", "futex_waitv", "epoll_pwait2", "mseal", "map_shadow_stack")
 """The C library falls back to older calls where it hears that the kernel does not know these."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-# F_SETOWN and F_SETSIG together would send any signal to any process of the user
-_DESCRIPTOR = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL)
+# not F_SETOWN and F_SETSIG: together they send any signal to any process of the user
+_DESCRIPTOR = ("F_DUPFD", "F_DUPFD_CLOEXEC", "F_GETFD", "F_SETFD", "F_GETFL", "F_SETFL")
 
 
 @cache
@@ -38,6 +37,8 @@ def compiled_filter() -> bytes:
 
     Raises ImportError where pyseccomp is not installed, RuntimeError where libseccomp is not, OSError where it fails.
     """
+    import fcntl  # here: Windows has none, and reads this module all the same
+
     import pyseccomp as seccomp  # here: its import looks for libseccomp with programs of the system
 
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
@@ -49,7 +50,7 @@ def compiled_filter() -> bytes:
     for name, place in (("open", 1), ("openat", 2)):
         _add(seccomp, rules, seccomp.ALLOW, name, seccomp.Arg(place, seccomp.MASKED_EQ, _WRITING, 0))
     for command in _DESCRIPTOR:
-        _add(seccomp, rules, seccomp.ALLOW, "fcntl", seccomp.Arg(1, seccomp.EQ, command))
+        _add(seccomp, rules, seccomp.ALLOW, "fcntl", seccomp.Arg(1, seccomp.EQ, getattr(fcntl, command)))
     # limits of its own, which it cannot raise
     _add(seccomp, rules, seccomp.ALLOW, "prlimit64", seccomp.Arg(0, seccomp.EQ, 0))
     descriptor = os.memfd_create("filter")

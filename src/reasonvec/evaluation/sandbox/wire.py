@@ -67,7 +67,14 @@ class Lines:
 
     def more(self) -> bool:
         """Whether there is something already, be it the end."""
-        return bool(self._read) or bool(select.select([self._descriptor], [], [], 0)[0])
+        return bool(self._read) or readable(self._descriptor, 0)
+
+
+def readable(descriptor: int, seconds: float) -> bool:
+    """Whether there is something to read, the end included, within so many seconds."""
+    waiting = select.poll()  # select.select knows descriptors up to 1023 alone
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(1000 * max(0.0, seconds)))
 
 
 def send(descriptor: int, line: bytes) -> None:

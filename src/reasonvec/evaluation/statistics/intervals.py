@@ -6,7 +6,7 @@ from math import sqrt
 
 import numpy as np
 from scipy.stats import norm
-from statsmodels.api import OLS
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
 
 

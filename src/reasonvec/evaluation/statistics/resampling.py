@@ -9,7 +9,7 @@ from scipy.stats import bootstrap, permutation_test
 from reasonvec.evaluation.statistics.intervals import Interval, group_places
 
 RESAMPLES = 9_999
-_BATCH_BYTES = 64 * 2**20
+_BATCH_BYTES = 16 * 2**20
 
 
 def bootstrap_interval(
@@ -29,13 +29,11 @@ def bootstrap_interval(
     if len(sums) < 2 or not np.ptp(sums / sizes):
         return None
 
-    def mean(total: Any, size: Any, axis: int = -1) -> Any:
-        return total.sum(axis=axis) / size.sum(axis=axis)
-
+    grouped = groups is not None
     found = bootstrap(
-        (sums, sizes),
-        mean,
-        paired=True,
+        (sums, sizes) if grouped else (sums,),
+        _ratio if grouped else np.mean,
+        paired=grouped,
         vectorized=True,
         n_resamples=resamples,
         batch=_batch(len(sums)),
@@ -80,6 +78,11 @@ def _grouped(values: Sequence[float], groups: Sequence[Hashable] | None) -> tupl
         return array, np.ones(len(array))
     places = group_places(groups, len(array))
     return np.bincount(places, array), np.bincount(places).astype(np.float64)
+
+
+def _ratio(sums: Any, sizes: Any, axis: int = -1) -> Any:
+    """The mean of all values from the groups' sums and sizes."""
+    return sums.sum(axis=axis) / sizes.sum(axis=axis)
 
 
 def _batch(n: int) -> int:
