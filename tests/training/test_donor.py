@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from reasonvec.errors import BenchmarkError, CheckpointError, OutputError, TrainingError, UsageError
 from reasonvec.evaluation.prompts import PromptStyle
 from reasonvec.interchange import import_lora
+from reasonvec.training import directory, saving, trainers
 from reasonvec.training import donor as donor_module
-from reasonvec.training import saving, trainers
 from reasonvec.training.directory import read_log, read_record
 from reasonvec.training.donor import train_donor
 from reasonvec.weights import apply
@@ -202,6 +202,31 @@ def test_a_full_disk_while_saving_leaves_the_earlier_states_whole(
     assert (out / "state" / "checkpoint-2" / "whole").exists()
     assert not (out / "state" / "checkpoint-4" / "whole").exists()
     train_donor(request("sft", base, sums, out, resume=True))
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_run_killed_while_its_donor_is_put_in_place_goes_on(
+    base: Path, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    asked = request("sft", base, sums, out, "lora.r=2", "lora.target_modules=[q_proj]")
+    train_donor(replace(asked, out=whole))
+
+    def killed(path: Path) -> None:
+        if path.parent.name == ".donor" and path.name == "tokenizer.json":
+            raise KeyboardInterrupt
+        real_sync(path)
+
+    real_sync = directory.sync
+    with monkeypatch.context() as patched:
+        patched.setattr(directory, "sync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_donor(asked)
+    assert (out / "model.safetensors").exists()
+    assert not (out / "config.json").exists()
+    train_donor(replace(asked, resume=True))
+    names = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
+    assert names == sorted(str(path.relative_to(whole)) for path in whole.rglob("*"))
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 

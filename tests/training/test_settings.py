@@ -43,6 +43,7 @@ def test_one_file_may_hold_both_trainings(tmp_path: Path) -> None:
         ("trust_remote_code=true", "no code from a checkpoint is run"),
         ("lora.rank=3", "LoraConfig has no field 'rank'"),
         ("model_init_kwargs.device_map=auto", "model_init_kwargs.device_map is not passed on"),
+        ("model_init_kwargs=auto", "model_init_kwargs is 'auto'; it holds dtype and attn_implementation"),
         ("max_steps", "--set takes field=value, not 'max_steps'"),
         ("optim=[", "is no YAML value"),
     ],

@@ -24,6 +24,8 @@ from reasonvec.weights.files import read_small
 from reasonvec.weights.safetensors_header import loads_strictly
 
 PLAN, LOG, RECORD, WHOLE = "plan.json", "log.jsonl", "training.json", "whole"
+_KEPT = (PLAN, LOG, "lock", "state", "trajectory", "tensorboard")
+"""What a run has in OUT before its donor."""
 _SHOWN = 5
 
 
@@ -134,9 +136,12 @@ class RunDirectory:
             )
 
     def _clear_up(self) -> None:
-        """Back to the last whole state: no half checkpoint, nothing logged or kept from steps after it."""
+        """Back to the last whole state: no half checkpoint or donor, nothing logged or kept from steps after it."""
         last = self.last_state()
         step = step_of(last) if last else 0
+        for path in self.root.iterdir():
+            if path.name not in _KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in self.state.glob("*"):
             if path.is_dir() and not (path / WHOLE).exists():
                 shutil.rmtree(path)

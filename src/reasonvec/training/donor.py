@@ -312,11 +312,12 @@ class _Run:
     def _record(self, trainer: Any, overlap: Mapping[str, Any], before: Validation | None, after: Validation | None
                 ) -> dict[str, Any]:  # fmt: skip
         parent = read_record(self.source.path)
+        inherited = (parent or {}).get("training_data")
         return {
             "format": FORMAT, "format_version": FORMAT_VERSION, "tool": tool(), **self._plan(),
             "parent": None if parent is None else {name: parent.get(name) for name in ("kind", "model", "data")},
             "training_data": [
-                {**self.data.to_json(), "overlap": dict(overlap)}, *(parent or {}).get("training_data", []),
+                {**self.data.to_json(), "overlap": dict(overlap)}, *(inherited if isinstance(inherited, list) else []),
             ],
             "steps": trainer.state.global_step, "epochs": trainer.state.epoch,
             "master_dtype": str(self.master).removeprefix("torch."),
