@@ -225,7 +225,7 @@ def control(vector: str, kind: str, **arguments: Any) -> None:
     write = {"random": write_random, "permuted": write_permuted}[kind]
     made = write(vector=vector, **arguments)
     click.echo(made.location)
-    offer(f"reasonvec evaluate TARGET --vector {arguments['out']} --task NAME --out RUN")
+    offer(f"reasonvec evaluate TARGET --vector {arguments['out']} --alpha ALPHA --task NAME --out RUN")
 
 
 @main.command()
