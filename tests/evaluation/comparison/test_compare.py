@@ -12,7 +12,7 @@ from reasonvec.errors import RunError
 from reasonvec.evaluation.comparison import compare_runs
 from reasonvec.evaluation.statistics import holm, paired_difference
 
-from .build import THINK, outcome, outcomes, write_run
+from .build import PLAIN, THINK, outcome, outcomes, write_run
 
 BASELINE = [True] * 60 + [False] * 40
 
@@ -296,7 +296,7 @@ def test_label_noise_is_told_where_it_matters(tmp_path: Path) -> None:
 def test_two_things_changed_at_once_are_not_put_down_to_the_vector(tmp_path: Path) -> None:
     write_run(tmp_path / "target", BASELINE)
     write_run(tmp_path / "whole-think", _flipped(BASELINE, gained=20, lost=1), vector="v", alpha=1.0, prompt=THINK)
-    assert "model and prompt both differ (think, plain), so the difference is that of both" in _caveats(tmp_path)
+    assert "model and prompt both differ (think; plain), so the difference is that of both" in _caveats(tmp_path)
 
 
 def test_problems_that_a_donor_was_trained_on_are_told_and_left_out_beside_it(tmp_path: Path) -> None:
@@ -451,3 +451,79 @@ def test_degenerate_runs_give_finite_numbers_or_none(tmp_path: Path, verdicts: l
     same = document["benchmarks"][0]["differences"][0]
     assert (same["arm"], same["points"], same["p"], same["detectable"]) == ("same", 0.0, 1.0, None)
     assert same["low"] < 0 < same["high"]
+
+
+def test_a_file_of_ones_own_is_the_unchanged_side_of_what_was_made_of_it(tmp_path: Path) -> None:
+    own = {"task": "sums.jsonl", "files": {"sums.jsonl": "a" * 64}}
+    typo = _perturbed("typo")
+    typo["perturbation"]["benchmark"] = {"task": "sums", "files": {"sums.jsonl": "a" * 64}}
+    for folder, benchmark, gained in (("clean", own, 12), ("typo", typo, 5)):
+        fields: dict[str, Any] = {"benchmark": benchmark, "problems_sha256": str(gained) * 32}
+        write_run(tmp_path / folder / "target", BASELINE, **fields)
+        write_run(
+            tmp_path / folder / "whole", _flipped(BASELINE, gained=gained, lost=0), vector="v", alpha=1.0, **fields
+        )
+    (row,) = compare_runs([tmp_path]).robustness
+    assert (row.clean_points, row.changed_points) == pytest.approx((12.0, 5.0))
+
+
+def test_rows_of_one_arm_have_one_name_wherever_each_was_measured(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "whole", _flipped(BASELINE, gained=12, lost=0), vector="v", alpha=1.0)
+    for number, operator in enumerate(("typo", "surface"), 1):
+        fields: dict[str, Any] = {"benchmark": _perturbed(operator), "problems_sha256": str(number) * 64}
+        write_run(tmp_path / f"target-{operator}", BASELINE, **fields)
+        write_run(tmp_path / f"whole-{operator}", BASELINE, vector="v", alpha=1.0, **fields)
+    assert {(row.arm, row.baseline) for row in compare_runs([tmp_path]).robustness} == {("whole", "target")}
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (("target/gsm8k", "vector/gsm8k"), {"target", "vector"}),
+        (("a/target/gsm8k", "a/vector/gsm8k", "third"), {"target", "vector", "third"}),
+        (("one/target", "one/more/target"), {"{}/one/target", "{}/one/more/target"}),  # the first would have none
+        (("target/gsm8k", "vector/gsm8k", "b/vector"), {"target", "{}/vector/gsm8k", "{}/b/vector"}),  # taken
+    ],
+)
+def test_runs_are_named_by_what_their_paths_differ_in(tmp_path: Path, places: Sequence[str], names: set[str]) -> None:
+    for number, place in enumerate(places):
+        write_run(tmp_path / place, BASELINE, checkpoint=f"model-{number}")
+    (table,) = compare_runs([tmp_path / place for place in places]).tables
+    assert {arm.name for arm, _ in table.arms} == {name.format(tmp_path) for name in names}
+
+
+def test_numbered_controls_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    for number in (10, 9, 1):
+        write_run(tmp_path / f"random-{number}", BASELINE, vector=f"r{number}", alpha=1.0, control="random")
+    (table,) = compare_runs([tmp_path]).tables
+    assert [arm.name for arm, _ in table.arms] == ["target", "random-1", "random-9", "random-10"]
+
+
+def test_a_negative_alpha_is_not_among_those_that_one_chooses_from(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "plus", _flipped(BASELINE, gained=12, lost=2), vector="v", alpha=1.0)
+    write_run(tmp_path / "minus", _flipped(BASELINE, gained=2, lost=12), vector="v", alpha=-1.0)
+    (table,) = compare_runs([tmp_path]).tables
+    assert len(table.contrasts) == 2 and table.sweeps == ()
+
+
+def test_few_flips_of_a_control_are_no_caveat(tmp_path: Path) -> None:
+    """Controls are ranked all together; nobody asks whether one of them has a p below 0.05."""
+    write_run(tmp_path / "target", BASELINE)
+    for name, fields in (("arm", {}), ("random-1", {"control": "random"})):
+        write_run(tmp_path / name, _flipped(BASELINE, gained=3, lost=0), vector=name, alpha=1.0, **fields)
+    (table,) = compare_runs([tmp_path]).tables
+    found = {one.arm.name: one.caveats for one in table.contrasts}
+    assert found["random-1"] == () and "only 3 problems flipped" in found["arm"][0]
+
+
+def test_prompts_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Two runs with the plain prompt, one of which had no chat template, are not one prompt."""
+    write_run(tmp_path / "target", BASELINE)
+    bare = PLAIN | {"chat_template": False}
+    write_run(tmp_path / "whole", _flipped(BASELINE, gained=9, lost=0), vector="v", alpha=1.0, prompt=bare)
+    (table,) = compare_runs([tmp_path]).tables
+    assert [arm.asked for arm, _ in table.arms] == ["plain", "plain, bare"]
+    assert "(plain, bare; plain)" in table.contrasts[0].caveats[0]
