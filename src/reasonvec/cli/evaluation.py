@@ -120,8 +120,10 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
                TextColumn("remaining"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
         known: dict[str, Any] = {}
+        loading = bar.add_task("loading", total=None)
 
         def advance(task: str, done: int, total: int) -> None:
+            bar.update(loading, visible=False)
             if task not in known:
                 known[task] = bar.add_task(task, total=total)
             bar.update(known[task], completed=done)

@@ -33,7 +33,11 @@ def run_summary(summary: RunSummary) -> RenderableType:
     rows += [(f"pass@{k}", _score(score)) for k, score in summary.pass_at.items()]
     if summary.macro:
         rows.append(("mean of tasks", _score(summary.macro)))
-    others = (("strict match", summary.strict), ("flexible", summary.flexible), ("per byte", summary.normalised))
+    others = (
+        ("harness's strict match", summary.strict),
+        ("harness's flexible", summary.flexible),
+        ("per byte", summary.normalised),
+    )
     rows += [(name, _score(score)) for name, score in others if score]
     rows.append(("answered", f"{percent(summary.answered)} of the completions hold an answer"))
     if summary.cut_off is not None:
