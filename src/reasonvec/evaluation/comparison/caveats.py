@@ -34,8 +34,15 @@ def caveats(found: Contrast) -> Iterator[str]:
     if found.role == "control":  # ranked all together: that one of them has few flips says nothing
         return
     if found.gained is not None and found.lost is not None and found.gained + found.lost < FEWEST_FLIPS:
-        yield (f"only {found.gained + found.lost} problems flipped; below {FEWEST_FLIPS} no result could have p < 0.05")
+        flips = found.gained + found.lost
+        flipped = f"only {flips} problem{'s' * (flips > 1)}" if flips else "no problem"
+        yield f"{flipped} flipped; below {FEWEST_FLIPS} no result could have p < 0.05"
     yield from _level_warnings(found)
+    if found.arm.unprompted:
+        yield (
+            "options were compared by their likelihood and nothing was written, so reasoning in writing had no place "
+            "to show itself"
+        )
 
 
 def _repeated(found: Contrast) -> str:
