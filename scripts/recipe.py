@@ -125,9 +125,8 @@ def _controls(recipe: Recipe) -> Iterator[Command]:
     """Vectors that carry nothing, of the reasoning vector's norm in each tensor."""
     for kind, name, seed in _control_names(recipe):
         out = f"{recipe.out}/vectors/{name}"
-        places = f"vector={json.dumps(f'{recipe.out}/vectors/reasoning')}, out={json.dumps(out)}"
-        code = f"import reasonvec; reasonvec.write_{kind}({places}, seed={seed})"
-        yield Command("controls", ("python", "-c", code), Path(out))
+        words = ("reasonvec", "control", f"{recipe.out}/vectors/reasoning", "--kind", kind, "--seed", str(seed))
+        yield Command("controls", (*words, "--out", out), Path(out))
 
 
 def _dev(recipe: Recipe, file: Path, donors: str) -> Iterator[Command]:

@@ -83,11 +83,10 @@ def test_what_the_document_launches_is_taken(line: str) -> None:
     assert step % int(fields.get("num_generations", 1)) == 0
     if processes != 7:
         assert step == {"sft-cpu": 64, "sft-7b-8gpu": 128}.get(preset.stem, 1024)
-    command: click.Command | None = program
+    command: click.Command = program
     while isinstance(command, click.Group):
-        command = command.commands.get(ours.pop(0))
-    if command is not None:
-        command.make_context("reasonvec", ours)
+        command = command.commands[ours.pop(0)]
+    command.make_context("reasonvec", ours)
 
 
 def test_the_server_gets_the_options_that_trl_wants() -> None:

@@ -1,6 +1,7 @@
 """Data for donors: layouts, missing answers, the held-out part, overlap with benchmarks, prompts and lengths."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 
 from reasonvec.errors import BenchmarkError, UsageError
 from reasonvec.evaluation.benchmarks import BenchmarkProblem
+from reasonvec.evaluation.benchmarks.catalog import TASKS
 from reasonvec.evaluation.prompts import PromptStyle, build_messages
 from reasonvec.lab.world import world_tokenizer
+from reasonvec.training import data as module
 from reasonvec.training.data import (
     answer_of,
     check_lengths,
@@ -101,6 +104,25 @@ def test_whole_questions_of_a_benchmark_are_refused_before_anything_is_trained(t
     counts, warnings = overlap_with_benchmarks(_load(copied, held_out=0), allowed=True, **where)
     assert counts[test]["exact"] == 1
     assert any("word for word" in warning for warning in warnings)
+
+
+def test_the_training_file_is_not_looked_for_in_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _load(str(write_sums(tmp_path / "train.jsonl")))
+    itself = replace(TASKS["gsm8k/train"], file=replace(TASKS["gsm8k/train"].file, path="train.jsonl"))
+    monkeypatch.setattr(module, "TASKS", {"itself": replace(itself, file=replace(itself.file, sha256=data.sha256))})
+    counts, _ = overlap_with_benchmarks(data, benchmarks=[], data_dir=tmp_path, allowed=False)
+    assert counts == {}
+
+
+def test_runs_of_words_are_said_and_no_reason_to_stop(tmp_path: Path) -> None:
+    shared = "A farmer has many brown cows and buys some more"
+    test = _write(tmp_path / "test.jsonl", [{"question": f"{shared} today. How many now?", "answer": "2"}])
+    file = _write(tmp_path / "d.jsonl", [{"question": f"{shared} sheep. And now?", "answer": "1 + 1 = 2 #### 2"}])
+    counts, (warning,) = overlap_with_benchmarks(
+        _load(file, held_out=0), benchmarks=[test], data_dir=tmp_path, allowed=False
+    )
+    assert counts[test]["partial"] == 1
+    assert "1 of 1 questions of" in warning
 
 
 def test_no_benchmark_at_hand_is_said(tmp_path: Path) -> None:

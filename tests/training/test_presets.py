@@ -3,7 +3,6 @@ batches divide into groups."""
 
 import dataclasses
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 
 import reasonvec
 from reasonvec.lab.recipe import Recipe
+from reasonvec.training.settings import read_settings
 
 DIRECTORY = Path(reasonvec.__file__).parent / "training/presets"
 PRESETS = sorted(DIRECTORY.glob("*.yaml"))
@@ -124,11 +124,8 @@ def test_presets_are_packaged() -> None:
     assert '"training/presets/*.yaml"' in project
 
 
-@pytest.mark.skipif(find_spec("reasonvec.training.settings") is None, reason="needs what reads them")
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
 def test_the_training_takes_every_preset_by_its_name(preset: Path) -> None:
-    from reasonvec.training.settings import read_settings
-
     settings = read_settings(preset.name.split("-")[0], config=preset.stem)
     content = load(preset)
     assert settings.lora == content.pop("lora", None)

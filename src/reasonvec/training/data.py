@@ -89,31 +89,36 @@ def overlap_with_benchmarks(
 ) -> tuple[dict[str, Any], list[str]]:
     """How many problems of each benchmark stand in the training file, for the record, and what to warn of.
 
-    Without `benchmarks`, all whose files are under `data_dir`. Raises BenchmarkError where a whole question stands
-    there, unless `allowed`: such a donor cannot be measured on that benchmark.
+    Without `benchmarks`, all whose files are under `data_dir` and are not the training file itself. Raises
+    BenchmarkError where a whole question stands there, unless `allowed`: such a donor cannot be measured on it.
     """
     names = list(benchmarks) or [
-        name for name, task in TASKS.items() if name != data.name and (data_dir / task.file.path).exists()
-    ]
+        name for name, task in TASKS.items()
+        if task.file.sha256 != data.sha256 and (data_dir / task.file.path).exists()
+    ]  # fmt: skip
     counts: dict[str, Any] = {}
-    copied, warnings = [], []
+    copied, partly = [], []
     for name in names:
         found = find_overlap([data.path], task=name, data=data_dir)
         problems = len(found.benchmark.problems)
         counts[name] = {"problems": problems, "training_rows": found.rows, **found.counts}
         whole = found.counts["exact"] + found.counts["normalised"]
         if whole:
-            copied.append(f"{whole} of {problems} questions of {name}")
+            copied.append(f"{whole} of {problems:,} questions of {name}")
         elif found.problems:
-            warnings.append(f"{len(found.problems)} of {problems} questions of {name} share a run of 8 words with the "
-                            f"training data. See which: reasonvec overlap {data.path} --task {name}")  # fmt: skip
+            partly.append(f"{len(found.problems)} of {problems:,} questions of {name}")
     if copied and not allowed:
         raise BenchmarkError(
             f"{data.path} holds, word for word, {'; '.join(copied)}. A donor trained on them cannot be measured there, "
             f"nor can a vector made of it. Remove these rows (`reasonvec overlap` names them), or say "
             f"--allow-overlap and leave these benchmarks out; training.json then says so."
         )
-    warnings += [f"The training data holds, word for word, {text}." for text in copied]
+    warnings = []
+    if partly:
+        warnings.append(f"Runs of 8 words of the training data stand in {'; '.join(partly)}. Whole questions do not. "
+                        f"See which: reasonvec overlap {data.path} --task NAME")  # fmt: skip
+    if copied:
+        warnings.append(f"The training data holds, word for word, {'; '.join(copied)}.")
     if not names:
         warnings.append(f"No benchmark's file is under {data_dir}, so the training data was looked for in none. Name "
                         f"the directory with --data-dir.")  # fmt: skip

@@ -10,8 +10,10 @@ from reasonvec.weights.tokenizer import tokenizer_findings
 
 
 def check_tokens(tokenizer: Any, location: str, *, pad_token: str | None) -> None:
-    """Give the tokenizer the pad token that was named, and raise CheckpointError unless it has an end and a pad token,
-    which are two: padding is no end."""
+    """Give the tokenizer the pad token that was named, and raise CheckpointError unless it has an end and a pad token.
+
+    They may be one, as Qwen2.5's base models have it: what is padding is told by lengths here, not by the token.
+    """
     if pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
             raise UsageError(f"--pad-token {pad_token!r} is no token of {location}.")
@@ -19,13 +21,12 @@ def check_tokens(tokenizer: Any, location: str, *, pad_token: str | None) -> Non
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"The tokenizer of {location} has no end token (eos_token), so a model trained with it "
                               f"could not learn to stop. Name one in its tokenizer_config.json.")  # fmt: skip
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        what = "no pad token" if tokenizer.pad_token_id is None else "one token for padding and for the end"
+    if tokenizer.pad_token_id is None:
         unused = [name for name in tokenizer.get_vocab() if "pad" in name.lower() and name != tokenizer.eos_token]
-        hint = f", such as {min(unused, key=len)!r}" if unused else ""
+        candidate = min(unused, key=len, default=tokenizer.eos_token)
         raise CheckpointError(
-            f"The tokenizer of {location} has {what}: taken for padding, the end would drop out of the loss and the "
-            f"donor would not learn to stop. Name a token of its vocabulary that no text holds{hint}: --pad-token TOKEN"
+            f"The tokenizer of {location} has no pad token, so texts of different lengths cannot be put together. Name "
+            f"one of its tokens that no text holds, or its end token: --pad-token {candidate!r}. The donors keep it."
         )
 
 
@@ -41,8 +42,9 @@ def check_same_tokenizer(donor: Checkpoint, base: Checkpoint) -> None:
 
 
 def check_disk(where: Path, *, needed: int, kept: int) -> None:
-    """Raise OutputError where what a run keeps cannot fit beside `where`, in bytes."""
-    free = shutil.disk_usage(where).free
+    """Raise OutputError where what a run keeps, in bytes, cannot fit in `where`, which need not exist yet."""
+    there = next(path for path in (where.absolute(), *where.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
     if needed > free:
         raise OutputError(
             f"{where} needs some {needed / 1e9:.1f} GB for states to resume from, {kept} checkpoint{'s' * (kept > 1)} "

@@ -1,12 +1,9 @@
 """Runs as arms: what run.json says of each, checked, and which problems it was measured on. Compares nothing."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from reasonvec.errors import RunError
@@ -57,7 +54,7 @@ class Arm:
 
     run: Run
     name: str
-    """The run's directory; where two have the same name, what their paths differ in."""
+    """What tells the run's directory from those of the other runs in its setting."""
     checkpoint: str
     target: str
     """What the vector was added to: the checkpoint, or what the checkpoint was written from."""
@@ -121,31 +118,29 @@ class Arm:
 def read_arms(runs: Sequence[Run]) -> list[Arm]:
     """The runs as arms, in their order. Raises RunError where run.json lacks what a comparison needs."""
     settings = [_setting(run) for run in runs]
-    names: dict[Path, str] = {}
-    for setting in dict.fromkeys(settings):
-        names |= _names([run.path for run, other in zip(runs, settings, strict=True) if other == setting])
+    members: dict[Setting, list[Run]] = {}
+    for run, setting in zip(runs, settings, strict=True):
+        members.setdefault(setting, []).append(run)
+    names = {run.path: name for found in members.values() for run, name in zip(found, _names(found), strict=True)}
     return [_arm(run, setting, names[run.path]) for run, setting in zip(runs, settings, strict=True)]
 
 
-def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A short name for each run of one setting: its directory's; of those that share it, the part of the path in which
-    they differ (`target` and `vector` of runs/target/gsm8k and runs/vector/gsm8k); else the whole path."""
-    shared = Counter(path.name for path in paths)
-    names = {path: path.name for path in paths}
-    for name in (name for name, times in shared.items() if times > 1):
-        alike = [path for path in paths if path.name == name]
-        start = _shared([path.parts for path in alike])
-        rest = [path.parts[start:] for path in alike]
-        end = _shared([parts[::-1] for parts in rest])
-        differing = ["/".join(parts[: len(parts) - end]) for parts in rest]
-        names |= dict(zip(alike, differing, strict=True)) if all(differing) else {path: str(path) for path in alike}
-    taken = Counter(names.values())
-    return {path: name if taken[name] == 1 else str(path) for path, name in names.items()}
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Their directories without what all have in common, in front and, as of target/gsm8k and vector/gsm8k, behind."""
+    if len(runs) == 1:
+        return [runs[0].name]
+    paths = [run.path.resolve().parts for run in runs]
+    paths = [path[_alike(paths) :] for path in paths]
+    behind = _alike([path[::-1] for path in paths])
+    return ["/".join(path[: len(path) - behind]) for path in paths]
 
 
-def _shared(rows: Sequence[tuple[str, ...]]) -> int:
-    """How many first parts all rows have in common."""
-    return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*rows, strict=False)))
+def _alike(paths: Sequence[Sequence[str]]) -> int:
+    """How many parts all paths begin with, so that one part of each is left at least."""
+    count = 0
+    while all(len(path) > count + 1 for path in paths) and len({path[count] for path in paths}) == 1:
+        count += 1
+    return count
 
 
 def _arm(run: Run, setting: Setting, name: str) -> Arm:

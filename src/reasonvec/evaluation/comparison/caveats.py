@@ -33,10 +33,9 @@ def caveats(found: Contrast) -> Iterator[str]:
             )
     if found.role == "control":  # ranked all together: that one of them has few flips says nothing
         return
-    if found.gained is not None and found.lost is not None and found.gained + found.lost < FEWEST_FLIPS:
-        flips = found.gained + found.lost
-        flipped = f"only {flips} problem{'s' * (flips > 1)}" if flips else "no problem"
-        yield f"{flipped} flipped; below {FEWEST_FLIPS} no result could have p < 0.05"
+    flips = None if found.gained is None or found.lost is None else found.gained + found.lost
+    if flips is not None and flips < FEWEST_FLIPS:
+        yield f"problems that flipped: {flips}. Below {FEWEST_FLIPS} no result could have p < 0.05"
     yield from _level_warnings(found)
     if found.arm.unprompted:
         yield (
@@ -58,7 +57,7 @@ def _repeated(found: Contrast) -> str:
 def _form_warnings(found: Contrast) -> Iterator[str]:
     both = found.answered_by_both
     if found.answered.p < SIGNIFICANCE:
-        rest = f" Where both gave one the difference is {both.points:+.1f} points" if both else ""
+        rest = f" On the {both.problems} problems where both gave one it is {both.points:+.1f} points" if both else ""
         yield (
             f"an answer was found in {found.answered.arm:.1%} of its completions and in {found.answered.baseline:.1%} "
             f"of the baseline's: part of the difference can be form.{rest}"

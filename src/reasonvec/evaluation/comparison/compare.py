@@ -167,17 +167,16 @@ def _refuse(
 ) -> None:
     """Raise RunError with everything that stands against the comparison."""
     findings = list(guards.unfinished(arms))
-    if not findings:  # what is missing from an unfinished run would be found a second time
-        for setting, found in settings.items():
-            reference = baselines[setting] or found[0]
-            if named and not baselines[setting]:
-                findings.append(
-                    f"{setting.title} was not measured with the baseline's arm ({named.name}): measure it there, or "
-                    f"leave out {', '.join(str(arm.run.path) for arm in found)}"
-                )
-            for arm in found:
-                if arm is not reference:
-                    findings += guards.refusals(arm, reference)
+    for setting, found in settings.items():
+        reference = baselines[setting] or found[0]
+        if named and not baselines[setting]:
+            findings.append(
+                f"{setting.title} was not measured with the baseline's arm ({named.name}): measure it there, or "
+                f"leave out {', '.join(str(arm.run.path) for arm in found)}"
+            )
+        for arm in found:
+            if arm is not reference:
+                findings += guards.refusals(arm, reference)
     if findings:
         listed = "\n".join(f"  {finding}." for finding in findings)
         raise RunError(
@@ -215,7 +214,7 @@ def _table(
         contrasts=tuple(contrasts),
         ranks=tuple(_ranks(contrasts)),
         sweeps=tuple(_sweeps(contrasts, seed)),
-        notes=tuple(_notes(setting, note)),
+        notes=tuple(_notes(setting, note, ordered[0].run.configuration["benchmark"].get("limit"))),
     )
 
 
@@ -299,9 +298,11 @@ def _sweeps(contrasts: Sequence[Contrast], seed: int) -> Iterator[Sweep]:
             )
 
 
-def _notes(setting: Setting, note: str | None) -> Iterator[str]:
+def _notes(setting: Setting, note: str | None, limit: object) -> Iterator[str]:
     if note:
         yield note
+    if limit is not None:
+        yield f"at most {limit} problems of each task were measured, not the whole benchmark"
     if setting.part == "dev":
         yield "the dev part is exploratory, so there is no Holm's p; confirm on the test part what is chosen here"
     if setting.operator in _ANOTHER_ANSWER and setting.changed:
@@ -355,7 +356,7 @@ def _clean(changed: Contrast, tables: Sequence[Table]) -> Contrast | None:
         for table in sorted(tables, key=lambda table: table.setting.operator is not None)
         if table.setting.task == changed.arm.setting.task and not table.setting.changed
         for other in table.contrasts
-        if other.role == changed.role or other.role in ("confirmatory", "exploratory")
+        if other.role in ("confirmatory", "exploratory")
         if _identity(other.arm) == _identity(changed.arm) and _identity(other.baseline) == _identity(changed.baseline)
         if ids <= other.baseline.problems.keys()
     ]

@@ -37,6 +37,16 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Both(Points):
+    """The difference on the problems of which both arms gave an answer."""
+
+    problems: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"problems": self.problems, **super().to_json()}
+
+
+@dataclass(frozen=True)
 class Form:
     """A share of completions that says something of their form and nothing of what was reasoned."""
 
@@ -80,8 +90,8 @@ class Contrast:
     tasks: dict[str, Points]
     answered: Form
     cut_off: Form | None
-    answered_by_both: Points | None
-    """The difference on the completions in which both arms gave an answer; None where there is none."""
+    answered_by_both: Both | None
+    """On the completions in which both arms gave an answer; None where there is none."""
     strict: float | None
     """Points by the harness's strict-match, where it judged all of both."""
     flexible: float | None
@@ -234,7 +244,7 @@ def _cut_off(arm: Arm, baseline: Arm, seed: int) -> Form | None:
     return _form(arm, baseline, lambda outcome: not outcome.finished, seed)
 
 
-def _answered_by_both(arm: Arm, baseline: Arm) -> Points | None:
+def _answered_by_both(arm: Arm, baseline: Arm) -> Both | None:
     found = [
         fmean(float(left.correct) - float(right.correct) for left, right in pairs)
         for id, outcomes in baseline.problems.items()
@@ -246,7 +256,10 @@ def _answered_by_both(arm: Arm, baseline: Arm) -> Points | None:
             ]
         )
     ]
-    return _mean(found) if found else None
+    if not found:
+        return None
+    mean = _mean(found)
+    return Both(mean.points, mean.interval, len(found))
 
 
 def _other(arm: Arm, baseline: Arm, judge: Callable[[Outcome], bool | None]) -> float | None:

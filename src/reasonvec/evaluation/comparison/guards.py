@@ -30,7 +30,7 @@ def refusals(arm: Arm, other: Arm) -> Iterator[str]:
     differing = list(_differing(arm, other, names))
     if differing:
         yield f"{arm.run.path} and {other.run.path} differ in {'; '.join(differing)}"
-    elif missing := _unpaired(arm, other):
+    elif arm.run.complete and other.run.complete and (missing := _unpaired(arm, other)):
         yield missing
 
 
