@@ -119,8 +119,10 @@ def _arms(found: Table) -> RichTable:
     problems = found.arms[0][1].problems
     samples = found.arms[0][1].samples
     each = f", {samples} completions each" if samples > 1 else ""
+    limit = found.arms[0][0].run.configuration["benchmark"].get("limit")
+    limited = f" (--limit {limit})" if isinstance(limit, int) else ""
     shown = table("arm", "prompt", "alpha", "right", "95 % interval", "answered", "cut off", "tokens",
-                  title=safe(f"{found.setting.title}: {problems:,} problems{each}"))  # fmt: skip
+                  title=safe(f"{found.setting.title}: {problems:,} problems{limited}{each}"))  # fmt: skip
     wordings = {(arm.prompt, arm.wording) for arm, _ in found.arms}
     told = len(wordings) == len({prompt for prompt, _ in wordings})  # whether the names tell the prompts apart
     for arm, summary in found.arms:

@@ -416,3 +416,10 @@ def test_prompts_of_one_name_are_told_apart(tmp_path: Path) -> None:
     (table,) = compare_runs([tmp_path]).tables
     assert [arm.asked for arm, _ in table.arms] == ["plain", "plain, bare"]
     assert "(plain, bare; plain)" in table.contrasts[0].caveats[0]
+
+
+def test_likelihoods_are_said_to_leave_no_room_for_reasoning(tmp_path: Path) -> None:
+    likelihood = {"name": "log-likelihood"}
+    write_run(tmp_path / "target", BASELINE, prompt=likelihood, task="sciq")
+    write_run(tmp_path / "whole", BASELINE, vector="v", alpha=1.0, prompt=likelihood, task="sciq")
+    assert "nothing was written" in _caveats(tmp_path)

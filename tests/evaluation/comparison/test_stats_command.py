@@ -120,3 +120,8 @@ def test_runs_on_different_problems_are_said_to_have_no_counterpart(
     write_run(tmp_path / "vector", BASELINE, task="sciq", vector="v", alpha=1.0)
     result = _run(str(tmp_path), monkeypatch=monkeypatch)
     assert " ".join(result.stdout.split()).count("the only run on these problems") == 2
+
+
+def test_a_limit_stands_beside_the_number_of_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "only", [True] * 12 + [False] * 8, benchmark={"limit": 20})
+    assert "20 problems (--limit 20)" in _run(str(run.path), monkeypatch=monkeypatch).stdout

@@ -37,6 +37,11 @@ def caveats(found: Contrast) -> Iterator[str]:
     if flips is not None and flips < FEWEST_FLIPS:
         yield f"problems that flipped: {flips}. Below {FEWEST_FLIPS} no result could have p < 0.05"
     yield from _level_warnings(found)
+    if found.arm.unprompted:
+        yield (
+            "options were compared by their likelihood and nothing was written, so reasoning in writing had no place "
+            "to show itself"
+        )
 
 
 def _repeated(found: Contrast) -> str:
