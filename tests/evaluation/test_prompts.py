@@ -200,6 +200,11 @@ def test_a_hostile_template_is_one_message(tokenizer, template):
         rendered(tokenizer, template)
 
 
+def test_a_template_that_floods_the_prompt_is_refused(tokenizer):
+    with pytest.raises(CheckpointError, match=r"makes 200,\d{3} characters of a question of \d\d\."):
+        rendered(tokenizer, USERS + "{{ 'a' * 200000 }}")
+
+
 def test_an_instruction_that_is_no_text_is_refused():
     with pytest.raises(UsageError, match="it holds bytes that are no UTF-8"):
         prompt_style("Think \udcff")

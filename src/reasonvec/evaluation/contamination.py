@@ -50,21 +50,23 @@ def declared_training_data(arm: Arm, *, named: Sequence[Path] = (), data: Path) 
 
 
 def contamination(
-    training: Sequence[Path], *, task: str, measured: frozenset[str], data: Path
+    training: Sequence[Path], *, task: str, measured: frozenset[str], data: Path, missing: Sequence[str] = ()
 ) -> dict[str, Any] | None:
     """What a run records of the overlap of its problems with training data; None where no training data is declared.
 
-    `measured` are the ids of the run's problems; `task` is the benchmark that they are from. Raises BenchmarkError for
-    training data that cannot be read.
+    `measured` are the ids of the run's problems; `task` is the benchmark that they are from; `missing` is what is
+    declared and could not be searched. `overlapping` is None where nothing could. Raises BenchmarkError for training
+    data that cannot be read.
     """
     if not training:
-        return None
+        return {"training_data": [], "missing": list(missing), "overlapping": None} if missing else None
     found = find_overlap(list(training), task=task, data=data)
     overlapping = [problem for problem in found.problems if problem.id in measured]
     counts = {how: sum(problem.how == how for problem in overlapping) for how in found.counts}
     files = [{key: each[key] for key in ("file", "sha256", "rows")} for each in found.files]
     return {
         "training_data": files,
+        "missing": list(missing),
         "overlapping": len(overlapping),
         "counts": counts,
         "ids": [problem.id for problem in overlapping if problem.how != "partial"],

@@ -96,7 +96,7 @@ def evaluate(
     sandbox = _sandbox(plans.values(), accept_unsandboxed=accept_unsandboxed)
     declared = declared_training_data(arm, named=training_data, data=data)
     training = tuple(dict.fromkeys([*training_data, *declared.files]))
-    records = {path: _contamination(plan, training, data) for path, plan in plans.items()}
+    records = {path: _contamination(plan, training, declared.missing, data) for path, plan in plans.items()}
     described = arm.to_json()
     batch_size = batch_size or _begun_with(runs.values())
     longest = max(plan.longest for plan in plans.values()) + 1  # a token that begins every text, with some tokenizers
@@ -193,9 +193,9 @@ def _sandbox(plans: Any, *, accept_unsandboxed: bool) -> dict[str, Any] | None:
     return {**report.to_json(), "accepted_without": accept_unsandboxed}
 
 
-def _contamination(plan: Plan, training: Sequence[Path], data: Path) -> dict[str, Any] | None:
+def _contamination(plan: Plan, training: Sequence[Path], missing: Sequence[str], data: Path) -> dict[str, Any] | None:
     measured = frozenset(item.problem.id for item in plan.items)
-    return contamination(training, task=plan.source, measured=measured, data=data)
+    return contamination(training, task=plan.source, measured=measured, data=data, missing=missing)
 
 
 def _context(config: Mapping[str, Any]) -> int | None:

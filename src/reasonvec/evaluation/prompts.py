@@ -17,6 +17,8 @@ THINK = "Think step by step."
 SYSTEM = "You are a helpful assistant."
 """With --placement system every arm gets it, the plain one too: else the instruction would also take away whatever
 system message the template has of its own, and two things would differ."""
+MOST_ADDED = 100_000
+"""Characters that a chat template may put around messages; those in use put some thousand."""
 DATE = datetime(2024, 7, 26)
 """The day on which every prompt is asked; the one that Llama 3's templates fall back to."""
 _DIRECTIVES = ("%Y", "%y", "%m", "%B", "%b", "%d", "%-d", "%e", "%A", "%a", "%j", "%H", "%I", "%M", "%S", "%f", "%p")
@@ -146,6 +148,11 @@ def render(messages: Sequence[Message], style: PromptStyle, tokenizer: Any) -> s
             f"The chat template of {tokenizer.name_or_path} does not take messages of {roles}: {reason}."
             f"{_way_out(messages)}"
         ) from None
+    if len(text) > MOST_ADDED + sum(len(message["content"]) for message in messages):
+        raise CheckpointError(
+            f"The chat template of {tokenizer.name_or_path} makes {len(text):,} characters of a question of "
+            f"{len(messages[-1]['content']):,}. None needs that many.{_way_out(messages)}"
+        )
     for message in messages:
         if message["content"].strip() not in text:
             raise CheckpointError(

@@ -139,6 +139,8 @@ def test_declared_training_data_that_has_gone_is_told_and_can_be_named(problems,
     found = measure(donor, problems, tmp_path / "run")
     assert len(found.warnings) == 1
     assert f"declared that is not here, or is another file now: training.jsonl ({donor})" in found.warnings[0]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["contamination"]
+    assert (record["missing"], record["overlapping"]) == ([f"training.jsonl ({donor})"], None)
     assert measure(donor, problems, tmp_path / "named", training_data=[training]).warnings == ()
 
 
