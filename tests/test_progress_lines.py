@@ -22,8 +22,8 @@ def test_a_run_of_seconds_says_nothing(monkeypatch, capsys):
 
 def test_a_long_run_tells_at_once_how_long_and_then_every_minute(monkeypatch, capsys):
     lines = _told(monkeypatch, capsys, seconds=30.0, batches=20)
-    assert lines[0] == "gsm8k: 2 of 20 problems, about 9 min remain"
-    assert lines[1] == "gsm8k: 4 of 20 problems, about 8 min remain"
+    assert lines[0] == "gsm8k: 2 of 20 completions, about 9 min remain"
+    assert lines[1] == "gsm8k: 4 of 20 completions, about 8 min remain"
     assert len(lines) == 9  # the last with a minute to go
 
 

@@ -21,7 +21,9 @@ from reasonvec.cli.program import main
                    "question and answer. May be repeated: one run each, in directories of --out.")  # fmt: skip
 @data_option
 @click.option("--vector", metavar="DIR", help="A vector to add to the checkpoint once it is loaded.")
-@click.option("--alpha", type=float, metavar="A", help="The vector's scale. Default: 1.")
+@click.option("--alpha", type=float, multiple=True, metavar="A",
+              help="The vector's scale. Default: 1. May be repeated: one arm each, the model loaded once; --out then "
+                   "holds {alpha}.")  # fmt: skip
 @click.option("--prompt", default="plain", show_default=True, metavar="plain|think|TEXT",
               help='think puts "Think step by step." before every question; TEXT puts TEXT.')  # fmt: skip
 @click.option("--placement", type=click.Choice(["user", "system"]), default="user", show_default=True,
@@ -102,7 +104,7 @@ def _batch_size(text: str) -> int | None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Problems answered and the time that remains, on stderr; a line now and then where that is no terminal."""
+    """Completions and the time that remains, on stderr; a line now and then where that is no terminal."""
     if not sys.stderr.isatty():
         yield _lines()
         return
@@ -147,6 +149,6 @@ def _lines() -> Callable[[str, int, int], None]:
         if minutes < 1:
             return
         told[task] = now
-        click.echo(f"{task}: {done:,} of {total:,} problems, about {minutes:.0f} min remain", err=True)
+        click.echo(f"{task}: {done:,} of {total:,} completions, about {minutes:.0f} min remain", err=True)
 
     return advance

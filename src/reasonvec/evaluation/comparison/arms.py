@@ -81,9 +81,11 @@ class Arm:
     def asked(self) -> str:
         """The prompt's name, and what of `wording` that name does not say: --bare, --placement system."""
         prompt = self.run.configuration["prompt"]
+        words = prompt.get("instruction")
+        name = f'"{words}"' if self.prompt == "custom" and isinstance(words, str) else self.prompt
         bare = prompt.get("chat_template") is False and not self.unprompted
         system = prompt.get("placement") == "system"
-        return f"{self.prompt}{', bare' * bare}{', system' * system}"
+        return f"{name}{', bare' * bare}{', system' * system}"
 
     @property
     def plain(self) -> bool:
