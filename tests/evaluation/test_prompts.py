@@ -117,7 +117,9 @@ def test_the_right_answers_letter_is_spread_evenly():
     assert all(430 < places.count(place) < 570 for place in range(4))
 
 
-@pytest.mark.parametrize("details", [{}, {"distractors": []}, {"distractors": "rock"}, {"distractors": [1]}])
+@pytest.mark.parametrize(
+    "details", [{}, {"distractors": []}, {"distractors": "rock"}, {"distractors": [1]}, {"distractors": ["a", " "]}]
+)
 def test_a_choice_without_options_is_refused(details):
     with pytest.raises(BenchmarkError, match="t/2 is a choice, and its details hold no `distractors`"):
         pose(BenchmarkProblem("t/2", "t", "Q", "x", "choice", details=details), variant="written", seed=0)
@@ -145,3 +147,64 @@ def test_a_template_that_refuses_the_system_message_is_told_and_not_worked_aroun
         render(build_messages(NUMBER, style), style, tokenizer)
     style = prompt_style("think")
     assert render(build_messages(NUMBER, style), style, tokenizer).startswith(f"[user]{THINK}")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from reasonvec.lab.world import world_tokenizer
+
+    return world_tokenizer()
+
+
+def rendered(tokenizer, template, *, prompt="plain", placement="user"):
+    tokenizer.chat_template = template
+    style = prompt_style(prompt, placement=placement)
+    return render(build_messages(NUMBER, style), style, tokenizer)
+
+
+USERS = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+
+
+def test_a_template_that_drops_the_system_message_in_silence_is_refused(tokenizer):
+    assert rendered(tokenizer, USERS).startswith(NUMBER.question)
+    with pytest.raises(CheckpointError, match="leaves out, or changes, the message of the system.*--placement user"):
+        rendered(tokenizer, USERS, placement="system")
+
+
+def test_a_template_that_drops_the_question_is_refused(tokenizer):
+    with pytest.raises(CheckpointError, match="leaves out, or changes, the message of the user.*--bare"):
+        rendered(tokenizer, "<|user|> hello <|assistant|>")
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [
+        (USERS + "{{ strftime_now('%d %b %Y, %A %H:%M:%S.%f') }}", "26 Jul 2024, Friday 00:00:00.000000"),
+        ("\n" + USERS + "{%- set d = strftime_now('%Y-%m-%d') %}{{ d }}", "2024-07-26"),
+        ("{% macro day() %}{{ strftime_now('%-d') }}{% endmacro %}" + USERS + "{{ day() }}", "26"),
+        (USERS + "{% if strftime_now is defined %}{{ strftime_now('%B') }}{% endif %}", "July"),
+    ],
+)
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(tokenizer, template, ends):
+    text = rendered(tokenizer, template)
+    assert text.endswith(ends)
+    tokenizer.chat_template = template
+    message = [{"role": "user", "content": build_messages(NUMBER, prompt_style("plain"))[0]["content"]}]
+    own = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    assert own.startswith(text.removesuffix(ends))  # nothing but the date is another
+
+
+@pytest.mark.parametrize("template", ["{{ ''.__class__.__mro__ }}", "{{ 'a' * 10**12 }}", "{% if %}", "{{ 1 / 0 }}"])
+def test_a_hostile_template_is_one_message(tokenizer, template):
+    with pytest.raises(CheckpointError, match="does not take messages of user: .*Mend the template"):
+        rendered(tokenizer, template)
+
+
+def test_a_template_that_floods_the_prompt_is_refused(tokenizer):
+    with pytest.raises(CheckpointError, match=r"makes 200,\d{3} characters of a question of \d\d\."):
+        rendered(tokenizer, USERS + "{{ 'a' * 200000 }}")
+
+
+def test_an_instruction_that_is_no_text_is_refused():
+    with pytest.raises(UsageError, match="it holds bytes that are no UTF-8"):
+        prompt_style("Think \udcff")

@@ -65,6 +65,14 @@ def test_changed_problems_of_ones_own_have_no_parts(tmp_path):
     assert len(ids(changed, "all", tmp_path)) == 30
 
 
+def test_a_file_of_ones_own_is_not_taken_for_the_benchmark_that_it_is_called_after(tmp_path):
+    own(tmp_path, name="svamp")
+    out = tmp_path / "changed.jsonl"
+    perturb(str(tmp_path / "svamp.jsonl"), operator="surface", severity=1, seed=0, out=out, data=tmp_path)
+    with pytest.raises(UsageError, match="made from problems of your own"):
+        select(load_benchmark(str(out), data=tmp_path), part="test", limit=None, data=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("task", "dev", "test"),
     [("gsm8k", 1000, 1319), ("sciq", 1000, 1000), ("math500", 100, 400), ("svamp", 200, 800), ("bbh", 27 * 50, None)],
@@ -95,3 +103,23 @@ def test_a_changed_problem_is_of_the_part_that_the_original_is_of(tmp_path):
     for part in ("dev", "test"):
         assert set(ids(changed, part, data)) <= set(ids(original, part, data))
     assert ids(changed, "dev", data)
+
+
+def test_a_file_too_small_for_a_dev_part_says_so(tmp_path):
+    benchmark = own(tmp_path, count=4)
+    with pytest.raises(UsageError, match="mine has no dev part: .*fewer than 5"):
+        select(benchmark, part="dev", limit=None, data=tmp_path)
+    assert len(ids(benchmark, "test", tmp_path)) == 4
+
+
+def test_dev_is_a_fifth_of_the_smallest_task_from_each_and_the_limit_is_of_each(tmp_path):
+    file = tmp_path / "two.jsonl"
+    rows = [{"id": f"{task}{n}", "task": task, "question": f"{task} {n}?", "answer": "1"}
+            for task, count in (("a", 10), ("b", 40)) for n in range(count)]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = load_benchmark(str(file), data=tmp_path)
+    dev = ids(benchmark, "dev", tmp_path)
+    assert [sum(id.startswith(task) for id in dev) for task in "ab"] == [2, 2]
+    few = ids(benchmark, "test", tmp_path, 3)
+    assert [sum(id.startswith(task) for id in few) for task in "ab"] == [3, 3]
+    assert few == [problem.id for problem in benchmark.problems if problem.id in few]  # in the file's order

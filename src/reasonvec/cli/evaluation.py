@@ -1,6 +1,7 @@
 """The command that measures: evaluate."""
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,8 +120,10 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
                TextColumn("remaining"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
         known: dict[str, Any] = {}
+        loading = bar.add_task("loading", total=None)
 
         def advance(task: str, done: int, total: int) -> None:
+            bar.update(loading, visible=False)
             if task not in known:
                 known[task] = bar.add_task(task, total=total)
             bar.update(known[task], completed=done)
@@ -129,19 +132,21 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _lines() -> Callable[[str, int, int], None]:
-    """For a log: a line a minute, with the time that remains at the pace so far."""
+    """For a log: a line a minute, with the time that remains at the pace so far; none where that is under a minute."""
     import time
 
     began: dict[str, tuple[float, int]] = {}
-    told = [0.0]
+    told: dict[str, float] = {}
 
     def advance(task: str, done: int, total: int) -> None:
         now = time.monotonic()
         start, first = began.setdefault(task, (now, done))
-        if now - told[0] < 60 or done == first:
+        if done == first or now - told.get(task, -math.inf) < 60:
             return
-        told[0] = now
         minutes = (now - start) / (done - first) * (total - done) / 60
-        click.echo(f"{task}: {done} of {total} problems, about {minutes:.0f} min remain", err=True)
+        if minutes < 1:
+            return
+        told[task] = now
+        click.echo(f"{task}: {done:,} of {total:,} problems, about {minutes:.0f} min remain", err=True)
 
     return advance

@@ -27,7 +27,10 @@ class _Main(click.Group):
             _fail(ReasonvecError(f"{error.filename or 'A file'}: {error.strerror or error}."), 1)
         except KeyboardInterrupt:
             _fail(
-                ReasonvecError("interrupted. A vector or checkpoint that was being written goes on with --resume."), 130
+                ReasonvecError(
+                    "interrupted. A vector, checkpoint or run that was being written goes on with --resume."
+                ),
+                130,
             )
         except MemoryError as error:
             _fail(ReasonvecError(f"There is not enough memory: {error}"), 1)

@@ -4,35 +4,29 @@ The public function is `evaluate`; the command of that name is this function.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
-from reasonvec.errors import MissingExtraError, OutputError, RunError, UsageError
+from reasonvec.errors import MissingExtraError, RunError
+from reasonvec.evaluation.answering import Progress, answer, has_programs
 from reasonvec.evaluation.arm import Arm, open_arm
 from reasonvec.evaluation.comparison import RunSummary, summarise
-from reasonvec.evaluation.contamination import contamination, declared_training_data, warnings_of
+from reasonvec.evaluation.contamination import contamination, declared_training_data, missing_warnings, warnings_of
+from reasonvec.evaluation.destinations import destinations
 from reasonvec.evaluation.engines import harness
-from reasonvec.evaluation.engines.interface import Engine, Generated, Sampling
-from reasonvec.evaluation.grading import grade
-from reasonvec.evaluation.planning import Item, Plan, check_context, plan_run
-from reasonvec.evaluation.programs import grade_program
+from reasonvec.evaluation.engines.interface import Engine, Sampling
+from reasonvec.evaluation.planning import Plan, check_context, plan_run
 from reasonvec.evaluation.prompts import Placement, prompt_style
-from reasonvec.evaluation.runs import Outcome, Recorder, load_run, open_run
-from reasonvec.evaluation.runs.record import CONFIGURATION, read_configuration
+from reasonvec.evaluation.runs import Recorder, load_run, open_run
+from reasonvec.evaluation.runs.record import CONFIGURATION, check_place, check_run, read_configuration
 from reasonvec.evaluation.sandbox import require, self_test
 from reasonvec.evaluation.selection import Part
 from reasonvec.weights.live import Attachment, attached
 
 EngineName = Literal["transformers", "vllm"]
-Progress = Callable[[str, int, int], None]
-"""(task, problems answered, problems in all), after every batch."""
-_GRADERS = 2
-"""Programs that are tried at the same time."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +72,18 @@ def evaluate(
     """Measure one arm, `checkpoint` with `alpha` times `vector` added, on each of `tasks`, and keep every outcome.
 
     One task gives one run, the directory `out`; several give one each, in directories of it. Arguments, data, prompts,
-    vector and sandbox are checked before a weight is loaded, the context and earlier runs before the first answer.
+    vector and sandbox are checked before a weight is loaded, earlier runs of all tasks before the first answer.
     `batch_size` None takes what fits; a run that is resumed keeps the size it was begun with.
 
     Raises UsageError, BenchmarkError, CheckpointError, VectorError, IncompatibleError, SandboxError, OutputError, and
-    RunError where a run to be resumed was begun with another configuration, or all completions of a run are empty.
+    RunError where a run to be resumed was begun with another configuration or, once all tasks are measured, where all
+    completions of a run are empty.
     """
     _check_engine(engine)
     style, sampling = prompt_style(prompt, placement=placement, bare=bare), sampling or Sampling()
-    runs = _destinations(Path(out), tasks)
-    _check_free(runs.values(), resume=resume)
+    runs = destinations(out, tasks)
+    for path in runs.values():
+        check_place(path, resume=resume)
     arm = open_arm(checkpoint, vector=vector, alpha=alpha, offline=offline)
     tokenizer = harness.load_tokenizer(arm.checkpoint.path)
     plans = {
@@ -98,107 +94,60 @@ def evaluate(
     }
     check_context(list(plans.values()), context=_context(arm.checkpoint.config), checkpoint=str(checkpoint))
     sandbox = _sandbox(plans.values(), accept_unsandboxed=accept_unsandboxed)
-    training = tuple(dict.fromkeys([*training_data, *declared_training_data(arm)]))
-    records = {path: _contamination(plan, training, data) for path, plan in plans.items()}
+    declared = declared_training_data(arm, named=training_data, data=data)
+    training = tuple(dict.fromkeys([*training_data, *declared.files]))
+    records = {path: _contamination(plan, training, declared.missing, data) for path, plan in plans.items()}
     described = arm.to_json()
     batch_size = batch_size or _begun_with(runs.values())
     longest = max(plan.longest for plan in plans.values()) + 1  # a token that begins every text, with some tokenizers
     evaluations = []
     with _opened(engine, arm, batch_size=batch_size, longest=longest, seed=sampling.seed, scratch=Path(out)) as opened:
         loaded, attachment = opened
-        notes = attachment.warnings if attachment else arm.warnings
+        # what is attached in memory has no tokenizer to compare; what is only planned has not been rounded
+        told = [*arm.warnings, *(attachment.warnings if attachment else ()), *missing_warnings(declared)]
         described["realised_alpha"] = attachment.realised_alpha if attachment else None
-        for path, plan in plans.items():
-            configuration = {
+        configurations = {
+            path: {
                 **plan.configuration(),
                 "arm": described,
                 "engine": loaded.describe(),
                 "contamination": records[path],
-                "sandbox": sandbox if _has_programs(plan) else None,
+                "sandbox": sandbox if has_programs(plan) else None,
             }
-            with open_run(path, configuration, resume=resume) as recorder:
-                _answer(plan, loaded, recorder, accept_unsandboxed=accept_unsandboxed, progress=progress)
-                evaluations.append(_finished(plan, recorder, configuration["contamination"], notes))
+            for path, plan in plans.items()
+        }
+        for path, configuration in configurations.items():
+            check_run(path, configuration, resume=resume)
+        for path, plan in plans.items():
+            with open_run(path, configurations[path], resume=resume) as recorder:
+                answer(plan, loaded, recorder, accept_unsandboxed=accept_unsandboxed, progress=progress)
+                evaluations.append(_finished(plan, recorder, records[path], tuple(dict.fromkeys(told))))
+    _refuse_empty(evaluations)
     return evaluations
 
 
-def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None, notes: tuple[str, ...]) -> Evaluation:
-    """Count the run and write the summary. Raises RunError where the model answered nothing at all."""
-    path = recorder.path
-    summary = summarise(load_run(path))
+def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None, told: tuple[str, ...]) -> Evaluation:
+    """Count the run and write the summary."""
+    summary = summarise(load_run(recorder.path))
     recorder.finish(summary.to_json())
-    warnings = notes + warnings_of(overlap, task=plan.task, problems=summary.problems)
-    if summary.empty == summary.completions:
-        raise RunError(
-            f"every one of the {summary.completions} completions of {plan.task} is empty: the model ended at once. "
-            f"They count as wrong and are kept in {path}; but look at the prompt in {path / CONFIGURATION} first: a "
-            f"wrong chat template does this too, and so does an alpha that is far too large."
-        )
+    warnings = told + warnings_of(overlap, task=plan.task, problems=summary.problems)
     if summary.empty:
         warnings += (
             f"{summary.empty} of the {summary.completions} completions of {plan.task} are empty. They count as wrong.",
         )
-    return Evaluation(path, plan.task, summary, warnings)
+    return Evaluation(recorder.path, plan.task, summary, warnings)
 
 
-def _answer(
-    plan: Plan, engine: Engine, recorder: Recorder, *, accept_unsandboxed: bool, progress: Progress | None
-) -> None:
-    """Answer what is not yet recorded, batch by batch; batches are the same whether or not the run was killed, since
-    in floating point a completion may depend on its neighbours."""
-    done = {(outcome.id, outcome.sample) for outcome in recorder.done}
-    size = engine.batch_size
-    for first in range(0, len(plan.items), size):
-        batch = plan.items[first : first + size]
-        for sample in range(plan.sampling.samples):
-            missing = [item for item in batch if (item.problem.id, sample) not in done]
-            if missing:
-                outcomes = _outcomes(plan, batch, engine, sample, accept_unsandboxed=accept_unsandboxed)
-                recorder.append(outcome for outcome in outcomes if (outcome.id, sample) not in done)
-        if progress:
-            progress(plan.task, min(first + size, len(plan.items)), len(plan.items))
-
-
-def _outcomes(
-    plan: Plan, batch: Sequence[Item], engine: Engine, sample: int, *, accept_unsandboxed: bool
-) -> list[Outcome]:
-    if plan.by_log_likelihood:
-        pairs = [(item.prompt, f" {option}") for item in batch for option in item.problem.details["options"]]
-        values = iter(engine.log_likelihoods(pairs))
-        return [_compared(item, [next(values) for _ in item.problem.details["options"]]) for item in batch]
-    written = engine.generate(
-        [item.prompt for item in batch], sampling=plan.sampling, sample=sample, stop=plan.stop, chat=plan.chat
-    )
-    with ThreadPoolExecutor(_GRADERS if _has_programs(plan) else 1) as pool:
-        return list(pool.map(_graded, batch, written, repeat(sample), repeat(accept_unsandboxed)))
-
-
-def _graded(item: Item, written: Generated, sample: int, accept_unsandboxed: bool) -> Outcome:
-    outcome = Outcome(
-        item.problem.id, item.problem.task, sample, item.prompt_sha256, False, written.text, written.tokens,
-        written.finished,
-    )  # fmt: skip
-    if item.problem.kind == "program":
-        tried = grade_program(item.problem, written.text, accept_unsandboxed=accept_unsandboxed)
-        return replace(outcome, correct=tried.correct, extracted=tried.program, how=tried.reason)
-    found = grade(item.problem, written.text)
-    return replace(
-        outcome, correct=found.correct, extracted=found.extracted, how=found.how, strict=found.strict,
-        flexible=found.flexible,
-    )  # fmt: skip
-
-
-def _compared(item: Item, logliks: list[float]) -> Outcome:
-    """The likeliest option is the answer; of equal ones the first, as the harness takes it."""
-    options = item.problem.details["options"]
-    best = max(range(len(options)), key=lambda place: logliks[place])
-    per_byte = [value / len(option.encode()) for value, option in zip(logliks, options, strict=True)]
-    best_per_byte = max(range(len(options)), key=lambda place: per_byte[place])
-    return Outcome(
-        item.problem.id, item.problem.task, 0, item.prompt_sha256, options[best] == item.problem.gold,
-        extracted=options[best], how="log-likelihood", logliks=tuple(logliks),
-        normalised=options[best_per_byte] == item.problem.gold,
-    )  # fmt: skip
+def _refuse_empty(evaluations: Sequence[Evaluation]) -> None:
+    """Raise RunError where the model answered nothing at all, once everything is measured and kept."""
+    silent = [each for each in evaluations if each.summary.empty == each.summary.completions]
+    if silent:
+        runs = "; ".join(f"all {each.summary.completions} completions of {each.task} ({each.out})" for each in silent)
+        raise RunError(
+            f"{runs} are empty: the model ended at once. They count as wrong and are kept; but look at the prompt in "
+            f"{silent[0].out / CONFIGURATION} first: a wrong chat template does this too, and so does an alpha that is "
+            f"far too large."
+        )
 
 
 @contextlib.contextmanager
@@ -226,27 +175,6 @@ def _check_engine(name: EngineName) -> None:
         raise MissingExtraError('--engine vllm needs vLLM, which is not installed: pip install "reasonvec[vllm]"')
 
 
-def _destinations(out: Path, tasks: Sequence[str]) -> dict[str, Path]:
-    if not tasks:
-        raise UsageError("No task is named. --task takes a benchmark's name or a .jsonl file.")
-    if len(tasks) == 1:
-        return {tasks[0]: out}
-    names = [task.removesuffix(".jsonl").rsplit("/", 1)[-1] if ".jsonl" in task else task for task in tasks]
-    names = [name.replace("/", "-").replace(":", "-").replace(".jsonl", "") for name in names]
-    if len(set(names)) < len(names):
-        raise UsageError(f"--task names {', '.join(tasks)}, of which two would be written to one directory of {out}.")
-    return {task: out / name for task, name in zip(tasks, names, strict=True)}
-
-
-def _check_free(paths: Any, *, resume: bool) -> None:
-    taken = [str(path) for path in paths if path.exists() and (path.is_file() or any(path.iterdir()))]
-    if taken and not resume:
-        raise OutputError(
-            f"{', '.join(taken)} {'exists' if len(taken) == 1 else 'exist'} already. Nothing that was measured is "
-            f"overwritten: go on with --resume, or name another directory."
-        )
-
-
 def _begun_with(paths: Any) -> int | None:
     """The batch size of a run that is resumed: it decides which prompts are answered together."""
     for path in paths:
@@ -256,22 +184,18 @@ def _begun_with(paths: Any) -> int | None:
     return None
 
 
-def _has_programs(plan: Plan) -> bool:
-    return any(item.problem.kind == "program" for item in plan.items)
-
-
 def _sandbox(plans: Any, *, accept_unsandboxed: bool) -> dict[str, Any] | None:
     """What the sandbox's self-test found, where programs are to be run. Raises SandboxError where it cannot hold."""
-    if not any(_has_programs(plan) for plan in plans):
+    if not any(has_programs(plan) for plan in plans):
         return None
     report = self_test()
     require(report, accept_unsandboxed=accept_unsandboxed)
     return {**report.to_json(), "accepted_without": accept_unsandboxed}
 
 
-def _contamination(plan: Plan, training: Sequence[Path], data: Path) -> dict[str, Any] | None:
+def _contamination(plan: Plan, training: Sequence[Path], missing: Sequence[str], data: Path) -> dict[str, Any] | None:
     measured = frozenset(item.problem.id for item in plan.items)
-    return contamination(training, task=plan.source, measured=measured, data=data)
+    return contamination(training, task=plan.source, measured=measured, data=data, missing=missing)
 
 
 def _context(config: Mapping[str, Any]) -> int | None:

@@ -6,7 +6,7 @@ Everything that can be wrong with the arguments is found here, before a weight i
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from reasonvec.errors import UsageError
@@ -27,6 +27,8 @@ from reasonvec.weights.provenance import tool
 
 _FEW_SHOT_STOP = "\nQ:"
 """Where a base model that continues worked examples goes on to make up the next question."""
+_TOGETHER = 256
+"""Prompts that are tokenized at a time: what is known of every token of all of BIG-Bench Hard takes 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class Plan:
     stop: tuple[str, ...]
 
     @property
+    def recorded_task(self) -> str:
+        """The task without the directories of a file of one's own: the file is known by its checksum, wherever it lies,
+        and one can go on with a run from another directory."""
+        return PurePath(self.task).name if self.source.endswith(".jsonl") else self.task
+
+    @property
     def chat(self) -> bool:
         return not (self.style.bare or self.by_log_likelihood)
 
@@ -80,7 +88,7 @@ class Plan:
             "reasonvec": tool()["version"],
             "benchmark": {
                 **self.benchmark.to_json(),
-                "task": self.task,
+                "task": self.recorded_task,
                 "perturbation": dict(self.benchmark.perturbation) if self.benchmark.perturbation else None,
                 **self.selection.to_json(),
             },
@@ -201,8 +209,11 @@ def _prompt(
 
 
 def _count_tokens(prompts: Sequence[str], tokenizer: Any, *, special: bool) -> list[int]:
-    encoded: Mapping[str, Any] = tokenizer(list(prompts), add_special_tokens=special)
-    return [len(ids) for ids in encoded["input_ids"]]
+    counts: list[int] = []
+    for first in range(0, len(prompts), _TOGETHER):
+        encoded: Mapping[str, Any] = tokenizer(list(prompts[first : first + _TOGETHER]), add_special_tokens=special)
+        counts += map(len, encoded["input_ids"])
+    return counts
 
 
 def _longest_option(problem: BenchmarkProblem) -> int:

@@ -6,6 +6,7 @@ Knows benchmarks' problems and tokenizers' chat templates; not what is generated
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal
 
 from reasonvec.errors import BenchmarkError, CheckpointError, UsageError
@@ -16,6 +17,11 @@ THINK = "Think step by step."
 SYSTEM = "You are a helpful assistant."
 """With --placement system every arm gets it, the plain one too: else the instruction would also take away whatever
 system message the template has of its own, and two things would differ."""
+MOST_ADDED = 100_000
+"""Characters that a chat template may put around messages; those in use put some thousand."""
+DATE = datetime(2024, 7, 26)
+"""The day on which every prompt is asked; the one that Llama 3's templates fall back to."""
+_DIRECTIVES = ("%Y", "%y", "%m", "%B", "%b", "%d", "%-d", "%e", "%A", "%a", "%j", "%H", "%I", "%M", "%S", "%f", "%p")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 Placement = Literal["user", "system"]
@@ -68,6 +74,10 @@ def prompt_style(prompt: str, *, placement: Placement = "user", bare: bool = Fal
     instruction = {"plain": None, "think": THINK}.get(prompt, prompt)
     if instruction is not None and not instruction.strip():
         raise UsageError("--prompt is empty. Say plain, think, or the words to put before every question.")
+    try:
+        (instruction or "").encode()
+    except UnicodeEncodeError:
+        raise UsageError("--prompt is no text: it holds bytes that are no UTF-8.") from None
     if bare and placement == "system":
         raise UsageError("--bare gives the problem's text alone, so there is no system message: leave --placement out.")
     return PromptStyle(instruction, placement, bare)
@@ -82,7 +92,8 @@ def pose(problem: BenchmarkProblem, *, variant: str | None, seed: int) -> Benchm
     if problem.kind != "choice":
         return problem
     distractors = problem.details.get("distractors")
-    if not isinstance(distractors, list) or not distractors or not all(isinstance(text, str) for text in distractors):
+    texts = isinstance(distractors, list) and all(isinstance(text, str) and text.strip() for text in distractors)
+    if not texts or not distractors:
         raise BenchmarkError(
             f"{problem.id} is a choice, and its details hold no `distractors`, a list of texts. Without them there is "
             f"nothing to choose from; give them, or make it a problem of kind text."
@@ -119,21 +130,37 @@ def build_messages(problem: BenchmarkProblem, style: PromptStyle, *, examples: s
 def render(messages: Sequence[Message], style: PromptStyle, tokenizer: Any) -> str:
     """The text that the model continues.
 
-    Raises CheckpointError where the tokenizer has no chat template, or one that refuses these messages: leaving the
-    system message out in silence, as tools do, would make the arm another one.
+    A template that writes today's date gets `DATE`: else an arm would differ from one that was measured yesterday.
+    Raises CheckpointError where the tokenizer has no chat template, or one that refuses these messages or leaves one
+    out: without the system message, as tools do in silence, the arm would be another one.
     """
     if style.bare:
         return messages[-1]["content"]
     check_template(tokenizer)
     try:
-        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        text = str(tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **_dated(tokenizer.chat_template)
+        ))  # fmt: skip
     except Exception as error:  # noqa: BLE001  (a template is a program of a stranger: whatever it raises)
         roles = " and ".join(message["role"] for message in messages)
+        reason = str(error)[:200].rstrip(".") or type(error).__name__
         raise CheckpointError(
-            f"The chat template of {tokenizer.name_or_path} does not take messages of {roles}: {str(error)[:200]}. "
-            f"With --placement user the instruction goes into the user's message."
+            f"The chat template of {tokenizer.name_or_path} does not take messages of {roles}: {reason}."
+            f"{_way_out(messages)}"
         ) from None
-    return str(text)
+    if len(text) > MOST_ADDED + sum(len(message["content"]) for message in messages):
+        raise CheckpointError(
+            f"The chat template of {tokenizer.name_or_path} makes {len(text):,} characters of a question of "
+            f"{len(messages[-1]['content']):,}. None needs that many.{_way_out(messages)}"
+        )
+    for message in messages:
+        if message["content"].strip() not in text:
+            raise CheckpointError(
+                f"The chat template of {tokenizer.name_or_path} leaves out, or changes, the message of the "
+                f"{message['role']}, so the model would be asked something else than it is graded on."
+                f"{_way_out(messages)}"
+            )
+    return text
 
 
 def check_template(tokenizer: Any) -> None:
@@ -150,6 +177,23 @@ def log_likelihood_prompt(problem: BenchmarkProblem) -> str:
     """The text before each option, in the words of the harness's `sciq` task, whose scores others report."""
     support = f"{problem.details['support']}\n" if problem.details.get("support") else ""
     return f"{support}Question: {problem.question}\nAnswer:"
+
+
+def _dated(template: object) -> dict[str, str]:
+    """For templates that write a date, the same one with `strftime_now` replaced: functions are not let in."""
+    if not isinstance(template, str) or "strftime_now" not in template:
+        return {}
+    replaced = "".join(f" | replace('{each}', '{DATE.strftime(each)}')" for each in _DIRECTIVES)
+    # the newline is trimmed after a block, rather than one that the template begins with
+    return {
+        "chat_template": f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{template}"
+    }
+
+
+def _way_out(messages: Sequence[Message]) -> str:
+    if messages[0]["role"] != "system":
+        return " Mend the template, or measure every arm with --bare."
+    return " With --placement user the instruction goes into the user's message."
 
 
 def _question(problem: BenchmarkProblem, examples: str | None) -> str:

@@ -5,14 +5,15 @@ Both parts are a rule of ids alone, with a seed of its own that no option reache
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from reasonvec.errors import UsageError
 from reasonvec.evaluation.benchmarks import Benchmark, BenchmarkProblem, chosen, load_benchmark, split_problems
-from reasonvec.evaluation.benchmarks.catalog import GROUPS, TASKS
+from reasonvec.evaluation.benchmarks.catalog import TASKS
 
 Part = Literal["dev", "test", "all"]
 SEED = 0
@@ -90,7 +91,13 @@ def _part(
             return benchmark, benchmark.problems, {"part": "dev", "rule": f"all of {source}"}
         split = split_problems(benchmark.problems, seed=SEED, dev_per_task=count)
         return benchmark, chosen(benchmark.problems, split.dev), {"part": "dev", "from": source, **split.to_json()}
-    split = split_problems(benchmark.problems, seed=SEED, dev_per_task=_dev_per_task(benchmark))
+    dev = _dev_per_task(benchmark)
+    if part == "dev" and not dev:
+        raise UsageError(
+            f"{name} has no dev part: that is a fifth of its smallest task's problems, which are fewer than 5. Choose "
+            f"alpha on another benchmark's dev, or measure all of it with --split all."
+        )
+    split = split_problems(benchmark.problems, seed=SEED, dev_per_task=dev)
     ids = split.dev if part == "dev" else split.test
     return benchmark, chosen(benchmark.problems, ids), {"part": part, **split.to_json()}
 
@@ -101,8 +108,10 @@ def _part_of_perturbed(
     """A changed problem is of the part that the original is of, or else what was chosen on would confirm."""
     header = benchmark.perturbation or {}
     source = header.get("benchmark", {}) if isinstance(header.get("benchmark"), dict) else {}
-    original = source.get("task")
-    if not isinstance(original, str) or original not in {*TASKS, *GROUPS}:
+    original, files = source.get("task"), source.get("files")
+    # a file of one's own may be called svamp.jsonl
+    pinned = TASKS[original].file.path if isinstance(original, str) and original in TASKS else None
+    if not isinstance(original, str) or not isinstance(files, dict) or pinned not in files:
         raise UsageError(
             f"{benchmark.name} was made from problems of your own, and a file of changed problems does not tell which "
             f"of them are dev. Measure on all of it with --split all."
@@ -119,18 +128,18 @@ def _part_of_perturbed(
 
 
 def _dev_per_task(benchmark: Benchmark) -> int:
-    tasks = {problem.task for problem in benchmark.problems}
+    tasks = Counter(problem.task for problem in benchmark.problems)
     if all(task.startswith("bbh/") for task in tasks):
         return _BBH_DEV
-    smallest = min(sum(problem.task == task for problem in benchmark.problems) for task in tasks)
-    return smallest // 5
+    return min(tasks.values()) // 5
 
 
 def _limited(problems: Sequence[BenchmarkProblem], limit: int) -> Sequence[BenchmarkProblem]:
-    rank: Callable[[str], bytes] = lambda name: hashlib.blake2b(  # noqa: E731
-        f"reasonvec-limit/{name}".encode(), digest_size=16
-    ).digest()
-    kept: list[str] = []
-    for task in {problem.task for problem in problems}:
-        kept += sorted((problem.id for problem in problems if problem.task == task), key=rank)[:limit]
-    return chosen(problems, kept)
+    tasks: dict[str, list[str]] = {}
+    for problem in problems:
+        tasks.setdefault(problem.task, []).append(problem.id)
+    return chosen(problems, [name for ids in tasks.values() for name in sorted(ids, key=_rank)[:limit]])
+
+
+def _rank(name: str) -> bytes:
+    return hashlib.blake2b(f"reasonvec-limit/{name}".encode(), digest_size=16).digest()

@@ -317,7 +317,8 @@ class _Run:
             "format": FORMAT, "format_version": FORMAT_VERSION, "tool": tool(), **self._plan(),
             "parent": None if parent is None else {name: parent.get(name) for name in ("kind", "model", "data")},
             "training_data": [
-                {**self.data.to_json(), "overlap": dict(overlap)}, *(inherited if isinstance(inherited, list) else []),
+                {**self.data.to_json(), "path": str(self.data.path.absolute()), "overlap": dict(overlap)},
+                *(inherited if isinstance(inherited, list) else []),
             ],
             "steps": trainer.state.global_step, "epochs": trainer.state.epoch,
             "master_dtype": str(self.master).removeprefix("torch."),

@@ -180,3 +180,92 @@ def test_a_tokenizer_without_an_end_token_is_refused(tmp_path):
         (endless / name).write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match=re.escape("has no end token, so no completion could ever end")):
         harness.load_tokenizer(endless)
+
+
+def test_a_completion_that_met_a_stop_string_is_not_as_long_as_its_neighbours(engine):
+    alone = ask(engine, PROMPTS[:1], max_new_tokens=40)[0]
+    stop = alone.text[len(alone.text) // 3 :][:4]
+    short = ask(engine, PROMPTS[:1], max_new_tokens=40, stop=[stop])[0]
+    assert short.tokens < 20
+    together = ask(engine, PROMPTS[:4], max_new_tokens=40, stop=[stop])
+    assert any(not answer.finished for answer in together)  # so that the batch goes on to the limit
+    assert together[0] == short
+
+
+def llama_like(folder):
+    """The tiny checkpoint with a tokenizer that begins every text with a token and has none to pad with."""
+    from tokenizers.processors import TemplateProcessing
+
+    path = checkpoint(folder)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    start = next(token for token in tokenizer.get_vocab() if token.startswith("<|") and token != tokenizer.eos_token)
+    tokenizer.bos_token = start
+    tokenizer.pad_token = None
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{start} $A", pair=f"{start} $A {start} $B", special_tokens=[(start, tokenizer.bos_token_id)]
+    )
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(path)
+    return path, tokenizer.bos_token_id
+
+
+def test_the_beginning_token_is_put_once_whether_by_the_template_or_the_tokenizer(tmp_path, monkeypatch):
+    path, begin = llama_like(tmp_path / "llama")
+    model, tokenizer = harness.load(path)
+    assert tokenizer("x")["input_ids"][0] == begin
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    engine = harness.HarnessEngine(model, tokenizer, batch_size=4, longest=60)
+    seen = []
+    own = model.generate
+    monkeypatch.setattr(model, "generate", lambda **more: (seen.append(more["input_ids"][0].tolist()), own(**more))[1])
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "Tom has 12."}], tokenize=False)
+    for prompt, chat in ((text, True), ("Tom has 12.", False)):
+        engine.generate([prompt], sampling=Sampling(max_new_tokens=3), sample=0, stop=[], chat=chat)
+        assert seen.pop().count(begin) == 1
+    inputs = []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda ids, **more: (inputs.append(ids[0].tolist()), forward(ids, **more))[1])
+    engine.log_likelihoods([("Tom has 12.", " Tom gets 5 more.")])
+    assert inputs[0].count(begin) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_answers_on_a_cpu_and_repeats_itself(tmp_path, target, dtype):
+    half = AutoModelForCausalLM.from_pretrained(target, local_files_only=True).to(dtype)
+    path = checkpoint(tmp_path / "half")
+    half.save_pretrained(path)
+    engine = harness.HarnessEngine(*harness.load(path), batch_size=4, longest=60)
+    assert engine.describe()["dtype"] == str(dtype).removeprefix("torch.")
+    assert ask(engine, max_new_tokens=5) == ask(engine, max_new_tokens=5)
+    assert ask(engine, max_new_tokens=5, temperature=1.0) == ask(engine, max_new_tokens=5, temperature=1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_computes_nan_is_told_and_not_graded(target, temperature):
+    model, tokenizer = harness.load(target)
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    engine = harness.HarnessEngine(model, tokenizer, batch_size=4, longest=60)
+    with pytest.raises(CheckpointError, match="a token's score is NaN in the batch of .*alpha that is far too large"):
+        ask(engine, PROMPTS[:2], max_new_tokens=3, temperature=temperature)
+
+
+@pytest.mark.parametrize("odd", ["abc", [1, [2]], [1, "2"], True, {"a": 1}])
+def test_end_tokens_that_are_none_are_one_message(tmp_path, odd):
+    path = checkpoint(tmp_path / "odd")
+    settings = json.loads((path / "generation_config.json").read_text())
+    (path / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": odd}))
+    with pytest.raises(CheckpointError, match="says that completions end with|cannot load"):
+        harness.HarnessEngine(*harness.load(path), batch_size=4, longest=60)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"max_length": 3}, {"num_beams": 4, "num_return_sequences": 3}, {"min_new_tokens": 9}, {"penalty_alpha": 1},
+            {"suppress_tokens": [5, 6]}, {"no_repeat_ngram_size": 1}, {"forced_bos_token_id": 3}]
+)  # fmt: skip
+def test_other_settings_of_a_checkpoint_change_nothing(tmp_path, engine, odd):
+    path = checkpoint(tmp_path / "odd")
+    settings = json.loads((path / "generation_config.json").read_text())
+    (path / "generation_config.json").write_text(json.dumps(settings | odd))
+    other = harness.HarnessEngine(*harness.load(path), batch_size=4, longest=400)
+    assert ask(other, max_new_tokens=8) == ask(engine, max_new_tokens=8)

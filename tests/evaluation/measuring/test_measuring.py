@@ -230,3 +230,21 @@ def test_two_tasks_of_one_name_are_refused(target, problems, tmp_path):
     (other / "mine.jsonl").write_text(problems.read_text())
     with pytest.raises(UsageError, match="of which two would be written to one directory"):
         measuring.evaluate(target, tasks=[str(problems), str(other / "mine.jsonl")], out=tmp_path / "runs")
+
+
+def test_a_distractor_with_the_right_words_counts_as_the_harness_counts_it(target, tmp_path, monkeypatch):
+    file = tmp_path / "twice.jsonl"
+    row = {"id": "c", "question": "Q?", "answer": "a", "kind": "choice", "details": {"distractors": ["bbb", "a", "cc"]}}
+    file.write_text(json.dumps(row))
+    scripted(monkeypatch, Scripted(says("")))  # of whose options the shortest, and of equal ones the first, is taken
+    measure(target, file, tmp_path / "run")
+    (outcome,) = load_run(tmp_path / "run").outcomes
+    assert outcome.extracted == "a"
+    assert not outcome.correct
+
+
+def test_log_likelihoods_that_are_no_numbers_are_one_message(target, choices, tmp_path, monkeypatch):
+    engine = scripted(monkeypatch, Scripted(says("")))
+    monkeypatch.setattr(engine, "log_likelihoods", lambda pairs: [float("nan")] * len(pairs))
+    with pytest.raises(CheckpointError, match="the log-likelihoods of the options of c. are nan, nan, nan, nan: such"):
+        measure(target, choices, tmp_path / "run")

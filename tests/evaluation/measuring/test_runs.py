@@ -60,7 +60,8 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_bytes(target, problems, 
         "import sys, time\nfrom pathlib import Path\nfrom reasonvec.evaluation import measuring\n"
         "from reasonvec.evaluation.engines.interface import Sampling\n"
         "measuring.evaluate(sys.argv[1], tasks=[sys.argv[2]], out=sys.argv[3], part='all', batch_size=1,\n"
-        "                   sampling=Sampling(max_new_tokens=6), progress=lambda *_: time.sleep(0.3))\n"
+        "                   sampling=Sampling(max_new_tokens=6),\n"
+        "                   progress=lambda task, done, of: time.sleep(60 * (done > 1)))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(target), str(problems), str(killed)])
     while not (killed / "outcomes.jsonl").exists() or lines(killed).count(b"\n") < 2:
@@ -195,7 +196,7 @@ def test_two_writers_are_noticed(target, problems, tmp_path):
 
 def test_a_model_that_answers_nothing_is_told_and_kept(target, problems, tmp_path, monkeypatch):
     scripted(monkeypatch, Scripted(says(" \n", tokens=1)))
-    with pytest.raises(RunError, match="every one of the 7 completions of .* is empty: the model ended at once"):
+    with pytest.raises(RunError, match="all 7 completions of .* are empty: the model ended at once"):
         measure(target, problems, tmp_path / "run")
     run = load_run(tmp_path / "run")
     assert run.complete

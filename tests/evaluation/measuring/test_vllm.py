@@ -9,6 +9,8 @@ from pathlib import Path
 from reasonvec.evaluation import measuring
 from reasonvec.evaluation.engines.interface import Sampling
 from reasonvec.evaluation.runs import load_run
+from reasonvec.weights import extract
+from tests.evaluation.measuring.models import checkpoint
 
 FAKE = Path(__file__).parent / "fake_vllm"
 
@@ -36,6 +38,21 @@ def test_the_same_answers_as_with_transformers(target, problems, tmp_path):
     assert ours == theirs
     engine = load_run(tmp_path / "vllm").configuration["engine"]
     assert (engine["name"], engine["versions"]["vllm"]) == ("vllm", "0.30.0")
+
+
+def test_a_vector_is_written_beside_the_runs_for_as_long_as_they_last(target, problems, tmp_path):
+    extract(tuned=checkpoint(tmp_path / "tuned", seed=1), base=target, out=tmp_path / "vector")
+    vector = {"vector": tmp_path / "vector", "alpha": 0.5}
+    done = evaluate(target, "--vector", vector["vector"], "--alpha", 0.5, "--task", problems, "--max-new-tokens", 7,
+                    "--out", tmp_path / "runs" / "vllm")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["vllm"]
+    measuring.evaluate(target, tasks=[str(problems)], out=tmp_path / "own", part="all", **vector,
+                       sampling=Sampling(max_new_tokens=7))  # fmt: skip
+    ours, theirs = same_answers(tmp_path / "own", tmp_path / "runs" / "vllm")
+    assert ours == theirs
+    arms = [load_run(run).configuration["arm"] for run in (tmp_path / "own", tmp_path / "runs" / "vllm")]
+    assert arms[0] | {"realised_alpha": None} == arms[1]
 
 
 def test_the_same_log_likelihoods(target, tmp_path):

@@ -47,8 +47,11 @@ def split_problems(problems: Sequence[BenchmarkProblem], *, seed: int, dev_per_t
         raise UsageError(f"{dev_per_task} problems cannot be dev: it is 0 or more.")
     dev: list[str] = []
     test: list[str] = []
-    for task in sorted({problem.task for problem in problems}):
-        ids = sorted((problem.id for problem in problems if problem.task == task), key=lambda name: _rank(name, seed))
+    tasks: dict[str, list[str]] = {}
+    for problem in problems:
+        tasks.setdefault(problem.task, []).append(problem.id)
+    for task in sorted(tasks):
+        ids = sorted(tasks[task], key=lambda name: _rank(name, seed))
         if len(ids) <= dev_per_task:
             raise UsageError(
                 f"{task} has {len(ids)} problems and {dev_per_task} of each task are to be dev: none would be left to "

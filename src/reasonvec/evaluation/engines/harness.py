@@ -4,6 +4,7 @@ The harness's own loop over tasks is not used: it records neither a run that is 
 chat answers at few-shot separators and cuts completions at 256 tokens (docs/decisions/0008-engine.md).
 """
 
+import bisect
 import contextlib
 import hashlib
 import logging
@@ -16,10 +17,17 @@ import torch
 import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from reasonvec.errors import CheckpointError
-from reasonvec.evaluation.engines.interface import Generated, Sampling
+from reasonvec.evaluation.engines.interface import BROKEN, Generated, Sampling
 
 CPU_BATCH = 16
 """What --batch-size auto is on a CPU, where there is no memory to fill and padding costs time."""
@@ -82,7 +90,14 @@ class HarnessEngine:
             Instance("generate_until", doc={}, arguments=(prompts[place], settings), idx=place) for place in order
         ]
         with hushed(), torch.inference_mode(), _seeded(self.model.device, sampling.seed, sample, *prompts):
-            texts = harness.generate_until(requests, disable_tqdm=True)
+            try:
+                texts = harness.generate_until(requests, disable_tqdm=True)
+            except RuntimeError:
+                if not harness.broken:  # torch refuses to draw from NaN
+                    raise
+                texts = []
+        if harness.broken:
+            raise CheckpointError(f"a token's score is NaN in the batch of {prompts[0][:60]!r}: {BROKEN}")
         found: list[Generated | None] = [None] * len(prompts)
         for place, text, ids in zip(order, texts, harness.generated, strict=True):
             found[place] = self._generated(text, ids, stop)
@@ -94,11 +109,23 @@ class HarnessEngine:
             return [float(value) for value, _ in self._plain.loglikelihood(requests, disable_tqdm=True)]
 
     def _generated(self, text: str, ids: list[int], stop: Sequence[str]) -> Generated:
-        end = next((place for place, token in enumerate(ids) if token in self._ends), None)
-        if end is not None:
-            return Generated(text, end + 1, True)
-        whole = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Generated(text, len(ids), any(each in whole for each in stop))
+        """`ids` go on to the end of the batch's longest completion."""
+        ends = [place + 1 for place, token in enumerate(ids) if token in self._ends][:1]
+        stopped = self._first_with(stop, ids[: ends[0]] if ends else ids)
+        if stopped is not None:
+            ends = [stopped]
+        return Generated(text, ends[0], True) if ends else Generated(text, len(ids), False)
+
+    def _first_with(self, stop: Sequence[str], ids: list[int]) -> int | None:
+        """How many tokens it takes to have written a stop string; None where none was."""
+
+        def holds(count: int) -> bool:
+            written = self.tokenizer.decode(ids[:count], skip_special_tokens=True)
+            return any(each in written for each in stop)
+
+        if not stop or not holds(len(ids)):
+            return None
+        return bisect.bisect_left(range(len(ids)), True, key=holds)
 
 
 class _Recording(HFLM):  # type: ignore[misc]
@@ -107,6 +134,8 @@ class _Recording(HFLM):  # type: ignore[misc]
 
     generated: list[list[int]]
     """Of the last call, one list for each row, in the order of its only batch."""
+    broken: bool
+    """Whether a score of the last call was NaN, of which the likeliest token is taken without a word."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, longest: int, *, add_bos_token: bool | None
@@ -117,9 +146,24 @@ class _Recording(HFLM):  # type: ignore[misc]
         )  # fmt: skip
 
     def _model_generate(self, context: torch.Tensor, **settings: Any) -> torch.Tensor:
-        rows: torch.Tensor = super()._model_generate(context, **settings)
+        watch = _Watch()
+        try:
+            rows: torch.Tensor = super()._model_generate(context, logits_processor=[watch], **settings)
+        finally:
+            self.broken = watch.broken is not None and bool(watch.broken)
         self.generated = rows[:, context.shape[1] :].tolist()
         return rows
+
+
+class _Watch(LogitsProcessor):  # type: ignore[misc]
+    """Looks for NaN and changes nothing; asks the device only once, at the end."""
+
+    broken: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        found = scores.isnan().any()
+        self.broken = found if self.broken is None else self.broken | found
+        return scores
 
 
 def load(checkpoint: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -194,7 +238,12 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> f
     """Every token that ends a completion: the tokenizer's, and those that the checkpoint's generation settings name."""
     stated = getattr(model.generation_config, "eos_token_id", None)
     more = [] if stated is None else stated if isinstance(stated, list) else [stated]
-    return frozenset([int(tokenizer.eos_token_id), *map(int, more)])
+    if not all(type(token) is int for token in more):
+        raise CheckpointError(
+            f"generation_config.json of {model.name_or_path} says that completions end with {stated!r}; `eos_token_id` "
+            f"is the number of a token, or a list of them. Where they end decides what is graded; mend it."
+        )
+    return frozenset([int(tokenizer.eos_token_id), *more])
 
 
 @contextlib.contextmanager

@@ -4,6 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+BROKEN = (
+    "such a model computes nothing that could be graded. Its weights hold NaN, or its sums leave the range of its "
+    "dtype, as with float16 or an alpha that is far too large. The outcomes before this batch are kept."
+)
+"""What stands behind every message on a result that is no number."""
+
 
 @dataclass(frozen=True)
 class Generated:

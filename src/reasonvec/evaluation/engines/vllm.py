@@ -34,7 +34,9 @@ def open_engine(arm: Arm, *, longest: int, batch_size: int | None, seed: int, sc
             scratch.parent.mkdir(parents=True, exist_ok=True)
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".reasonvec-", dir=scratch.parent))
             path = str(Path(folder) / "enhanced")
-            apply(vectors=[(arm.vector.location, arm.alpha or 0.0)], target=arm.checkpoint.location, out=path)
+            # by its path, since what a Hub id names may be another commit by now
+            vector = arm.vector.location if arm.vector.mirror else arm.vector.path
+            apply(vectors=[(vector, arm.alpha or 0.0)], target=arm.checkpoint.path, out=path)
         with hushed():
             size = batch_size or BATCH
             # one token more than is asked for: log-likelihoods need room to generate one

@@ -3,6 +3,7 @@
 Killed at any instant, a run keeps every outcome that was flushed, and a line that was torn is cut off when it goes on.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,7 +34,7 @@ class Run:
     outcomes: tuple[Outcome, ...]
     """In the order of the problems; of each problem all samples, one after the other."""
     complete: bool
-    """Whether every problem was answered and the summary written."""
+    """Whether the summary was written, and all the outcomes that it counts are there."""
 
     @property
     def name(self) -> str:
@@ -58,11 +59,22 @@ class Run:
 class Recorder:
     """An unfinished run that outcomes are appended to. Close it, or use it in a `with` statement."""
 
-    def __init__(self, path: Path, done: tuple[Outcome, ...]) -> None:
+    def __init__(self, path: Path) -> None:
+        """Take hold of the outcomes and cut off a line that a kill tore. Raises OutputError where another process has
+        them, RunError where they cannot be read."""
         self.path = path
-        self.done = done
-        """What an earlier, killed run had recorded."""
-        self._file = (path / OUTCOMES).open("ab")
+        try:
+            self._file = (path / OUTCOMES).open("ab")
+        except OSError as error:
+            raise OutputError(f"{path / OUTCOMES} cannot be written: {error.strerror or error}.") from None
+        try:
+            _lock(self._file.fileno(), path)
+            self.done, end = _read_outcomes(path)
+            """What an earlier, killed run had recorded."""
+            self._file.truncate(end)
+        except BaseException:
+            self._file.close()
+            raise
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Write a batch; when this returns it is on the disk."""
@@ -95,18 +107,21 @@ class Recorder:
 def open_run(path: Path, configuration: Mapping[str, Any], *, resume: bool) -> Recorder:
     """Begin a run at `path`, or go on with one whose configuration is the same.
 
-    Raises OutputError where something stands at `path` and `resume` was not given; RunError where the configuration
-    differs, naming each difference, or recorded outcomes cannot be read.
+    Raises what `check_run` does, and OutputError where another process is writing to the run.
     """
-    stands = path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
-    if stands and not resume:
-        raise OutputError(
-            f"{path} exists already. Nothing that was measured is overwritten: go on with that run by --resume, or "
-            f"name another directory."
-        )
-    if not stands:
+    check_run(path, configuration, resume=resume)
+    if not _stands(path):
         _begin(path, configuration)
-        return Recorder(path, ())
+    return Recorder(path)
+
+
+def check_run(path: Path, configuration: Mapping[str, Any], *, resume: bool) -> None:
+    """Raise OutputError where something stands at `path` and `resume` was not given, or nothing can be written there;
+    RunError where what stands there was begun with another configuration, naming each difference, or its recorded
+    outcomes cannot be read."""
+    check_place(path, resume=resume)
+    if not _stands(path):
+        return
     before = read_configuration(path)
     if changes := list(_changes(before, _plain(configuration))):
         more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
@@ -115,10 +130,22 @@ def open_run(path: Path, configuration: Mapping[str, Any], *, resume: bool) -> R
             f"configurations must not be mixed in one run: go on with the one it was begun with, or name another "
             f"directory. What is recorded was left as it is."
         )
-    done, end = _read_outcomes(path)
-    if (path / OUTCOMES).exists():
-        os.truncate(path / OUTCOMES, end)  # a line that a kill tore
-    return Recorder(path, done)
+    _read_outcomes(path)
+
+
+def check_place(path: Path, *, resume: bool) -> None:
+    """The part of `check_run` that needs no configuration."""
+    if _stands(path):
+        if resume:
+            return
+        raise OutputError(
+            f"{path} exists already. Nothing that was measured is overwritten: go on with that run by --resume, or "
+            f"name another directory."
+        )
+    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = "may not be written to" if nearest.is_dir() else "is no directory"
+        raise OutputError(f"{path} cannot be made: {nearest} {why}. Name another directory.")
 
 
 def load_run(path: Path) -> Run:
@@ -127,7 +154,8 @@ def load_run(path: Path) -> Run:
     outcomes, _ = _read_outcomes(path)
     order = {id: place for place, id in enumerate(dict.fromkeys(outcome.id for outcome in outcomes))}
     outcomes = tuple(sorted(outcomes, key=lambda outcome: (order[outcome.id], outcome.sample)))
-    return Run(path, configuration, outcomes, (path / SUMMARY).exists())
+    complete = (path / SUMMARY).exists() and len(outcomes) == _expected(configuration, len(outcomes))
+    return Run(path, configuration, outcomes, complete)
 
 
 def find_runs(path: Path) -> list[Path]:
@@ -141,9 +169,32 @@ def find_runs(path: Path) -> list[Path]:
     return found
 
 
+def _stands(path: Path) -> bool:
+    """Whether anything is there; an empty directory may be left of a run that was killed in its first moment."""
+    return path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _expected(configuration: Mapping[str, Any], unknown: int) -> int:
+    """Outcomes of the whole run, `unknown` where it does not say; of options that are compared, one a problem."""
+    problems, samples = configuration["benchmark"].get("problems"), configuration["sampling"].get("samples", 1)
+    return problems * samples if type(problems) is int and type(samples) is int else unknown
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Two processes that answer one run would write every outcome twice. The lock ends with the process."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(
+            f"another process is writing to {path}. Wait for it, or end it: two would record every outcome twice."
+        ) from None
+    except OSError:
+        pass  # a file system without locks; a second writer is found when the run is read
+
+
 def _begin(path: Path, configuration: Mapping[str, Any]) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)  # an empty one may be left of a run killed in its first moment
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be made: {error.strerror or error}.") from None
     write_whole(path / CONFIGURATION, _document(configuration), force=False)

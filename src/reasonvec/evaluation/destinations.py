@@ -1,0 +1,36 @@
+"""Where the runs of one call go: a directory for each task, named after it. Looks at nothing on the disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reasonvec.errors import UsageError
+from reasonvec.weights.stores import is_address
+
+
+def destinations(out: str | Path, tasks: Sequence[str]) -> dict[str, Path]:
+    """Task -> the directory of its run: `out` itself for one task, directories of it for several.
+
+    Raises UsageError for no task, two that would share a directory, and an address in a store.
+    """
+    if not tasks:
+        raise UsageError("No task is named. --task takes a benchmark's name or a .jsonl file.")
+    if is_address(out):
+        raise UsageError(
+            f"--out {out} is an address in a store. A run is written batch by batch, to a directory of this machine; "
+            f"copy it there when it is whole."
+        )
+    if len(tasks) == 1:
+        return {tasks[0]: Path(out)}
+    names = [_name(task) for task in tasks]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--task names {', '.join(tasks)}, of which two would be written to one directory of {out}.")
+    return {task: Path(out) / name for task, name in zip(tasks, names, strict=True)}
+
+
+def _name(task: str) -> str:
+    """bbh/navigate -> bbh-navigate; sciq:written -> sciq-written; there/mine.jsonl:written -> mine-written."""
+    name = task.removesuffix(".jsonl").rsplit("/", 1)[-1] if ".jsonl" in task else task
+    name = name.replace("/", "-").replace(":", "-").replace(".jsonl", "")
+    if not name.strip("."):
+        raise UsageError(f"--task {task} gives no name for a directory. Rename the file, or measure it by itself.")
+    return name
