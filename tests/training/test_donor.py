@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonvec.errors import BenchmarkError, CheckpointError, OutputError, TrainingError, UsageError
-from reasonvec.evaluation.prompts import PromptStyle
+from reasonvec.evaluation.benchmarks import load_benchmark
+from reasonvec.evaluation.prompts import THINK, PromptStyle, build_messages, render
 from reasonvec.interchange import import_lora
 from reasonvec.training import directory, saving, trainers
 from reasonvec.training import donor as donor_module
@@ -21,7 +22,7 @@ from reasonvec.training.directory import read_log, read_record
 from reasonvec.training.donor import train_donor
 from reasonvec.weights import apply
 from reasonvec.weights.hub import locate_checkpoint
-from tests.training.small import SFT, request, write_base
+from tests.training.small import BARE, SFT, request, write_base
 
 pytestmark = pytest.mark.lab
 
@@ -92,6 +93,32 @@ def test_the_log_has_a_line_a_step(base: Path, sums: Path, tmp_path: Path) -> No
             assert isinstance(line[name], float), name
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-6)  # the reference is the model that training starts from
     assert lines[-1]["kl"] > 1e-6
+
+
+@pytest.mark.parametrize("style", [PromptStyle(), PromptStyle(THINK), BARE])
+@pytest.mark.parametrize("change", ["temperature=1.0", "top_k=50"], ids=["our sampler", "TRL's sampler"])
+def test_grpo_samples_from_the_very_tokens_that_sft_and_evaluation_give(
+    style: PromptStyle, change: str, base: Path, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    original = trainers.GrpoTrainer.compute_loss
+
+    def recording(self: Any, model: Any, inputs: Any, *arguments: Any, **others: Any) -> Any:
+        rows = zip(inputs["prompt_ids"].tolist(), inputs["prompt_mask"].tolist(), strict=True)
+        seen.extend([token for token, kept in zip(ids, mask, strict=True) if kept] for ids, mask in rows)
+        return original(self, model, inputs, *arguments, **others)
+
+    monkeypatch.setattr(trainers.GrpoTrainer, "compute_loss", recording)
+    made = train_donor(
+        replace(request("grpo", base, sums, tmp_path / "out", "max_steps=1", change, rewards=("format",)), style=style)
+    )
+    assert made.record["sampler"] == ("trl" if change == "top_k=50" else "reasonvec")
+    problems = load_benchmark(str(sums), data=tmp_path).problems
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    texts = [render(build_messages(problem, style), style, tokenizer) for problem in problems]
+    asked = {tuple(ids) for ids in tokenizer(texts, add_special_tokens=style.bare)["input_ids"]}
+    assert len(seen) == 16
+    assert {tuple(ids) for ids in seen} <= asked
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -1,5 +1,6 @@
 """A run that is killed goes on from its last whole checkpoint and comes to the same losses and the same weights."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -36,7 +37,9 @@ train_donor(request({kind!r}, Path({base!r}), Path({sums!r}), Path({out!r}), *{c
 
 def _killed_at(step: int, kind: str, base: Path, sums: Path, out: Path, changes: tuple[str, ...]) -> None:
     code = KILLED.format(step=step, kind=kind, base=str(base), sums=str(sums), out=str(out), changes=changes)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert result.returncode == -signal.SIGKILL, result.stderr
 
 
