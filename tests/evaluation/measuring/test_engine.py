@@ -65,6 +65,30 @@ def test_a_drawn_completion_depends_on_seed_and_sample_alone(engine):
     assert ask(engine, max_new_tokens=8, temperature=1.0, seed=5, sample=1) != drawn
 
 
+def indifferent(target):
+    """An engine to which all tokens are nearly, but not quite, alike, whatever came before."""
+    model, tokenizer = harness.load(target)
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
+    ranked = torch.arange(len(model.lm_head.weight), dtype=torch.float32) * 1e-6
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + ranked)
+    return harness.HarnessEngine(model, tokenizer, batch_size=4, longest=400), model, ranked
+
+
+def test_one_batch_draws_otherwise_than_the_next(target):
+    engine, _, _ = indifferent(target)
+    first, second = (ask(engine, [prompt], max_new_tokens=12, temperature=1.0)[0] for prompt in PROMPTS[:2])
+    assert first.text != second.text
+
+
+def test_what_is_drawn_is_drawn_from_the_whole_distribution(target):
+    engine, model, ranked = indifferent(target)
+    drawn = []
+    own = model.generate
+    model.generate = lambda **more: (drawn.append(own(**more)), drawn[-1])[1]
+    ask(engine, max_new_tokens=200, temperature=1.0)
+    assert len(set(drawn[0].flatten().tolist())) > min(100, len(ranked) // 2)
+
+
 def test_the_global_generators_are_left_alone(engine):
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = random.random(), np.random.rand(), torch.rand(1).item()
@@ -219,9 +243,9 @@ def test_the_beginning_token_is_put_once_whether_by_the_template_or_the_tokenize
     own = model.generate
     monkeypatch.setattr(model, "generate", lambda **more: (seen.append(more["input_ids"][0].tolist()), own(**more))[1])
     text = tokenizer.apply_chat_template([{"role": "user", "content": "Tom has 12."}], tokenize=False)
-    for prompt, chat in ((text, True), ("Tom has 12.", False)):
+    for prompt, chat, count in ((text, True, 1), ("Tom has 12.", False, 1), ("Tom has 12.", True, 0)):
         engine.generate([prompt], sampling=Sampling(max_new_tokens=3), sample=0, stop=[], chat=chat)
-        assert seen.pop().count(begin) == 1
+        assert seen.pop().count(begin) == count  # what a template leaves out is not put
     inputs = []
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda ids, **more: (inputs.append(ids[0].tolist()), forward(ids, **more))[1])

@@ -232,6 +232,9 @@ def test_what_a_run_says_of_itself(target, problems, tmp_path):
     assert document["benchmark"]["problems"] == 5
     assert document["benchmark"]["split"] == {"part": "all"}
     assert set(document["engine"]["versions"]) == {"torch", "transformers", "lm_eval"}
+    assert set(document["engine"]) == {"name", "device", "dtype", "threads", "batch_size", "versions"}
+    assert document["engine"]["dtype"] == "float32"
+    assert document["arm"]["small_files"].keys() >= {"config.json", "chat_template.jinja", "tokenizer.json"}
     assert document["arm"]["vector"] is None
     outcome = load_run(tmp_path / "run").outcomes[0]
     assert len(outcome.prompt_sha256) == 64
