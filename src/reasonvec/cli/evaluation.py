@@ -91,6 +91,9 @@ def evaluate(
     for evaluation in evaluations:
         click.echo(f"{evaluation.task}: {evaluation.out}", err=True)
         show(tables.run_summary(evaluation.summary))
+    if not all(evaluation.searched for evaluation in evaluations):
+        click.echo("No training data is declared (--training-data), so nobody knows whether it holds these problems.",
+                   err=True)  # fmt: skip
     offer(f"reasonvec stats {arguments['out']} OTHER_RUN... --baseline BASELINE_RUN")
 
 

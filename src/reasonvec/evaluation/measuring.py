@@ -41,6 +41,8 @@ class Evaluation:
     task: str
     summary: RunSummary
     warnings: tuple[str, ...]
+    searched: bool
+    """Whether training data was declared, and looked through for the problems."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -48,6 +50,7 @@ class Evaluation:
             "task": self.task,
             "summary": self.summary.to_json(),
             "warnings": list(self.warnings),
+            "training_data_searched": self.searched,
         }
 
 
@@ -152,7 +155,7 @@ def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None, to
         warnings += (
             f"{summary.empty} of the {summary.completions} completions of {plan.task} are empty. They count as wrong.",
         )
-    return Evaluation(recorder.path, plan.task, summary, warnings)
+    return Evaluation(recorder.path, plan.task, summary, warnings, overlap is not None)
 
 
 def _refuse_empty(evaluations: Sequence[Evaluation]) -> None:
