@@ -1,6 +1,6 @@
 # Everything a newcomer types. `make demo` and `make test` set up what is missing first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types docs torture gpu fuzz bench lab-seeds clean
+.PHONY: help setup demo test check lint types docs torture gpu fuzz bench lab-seeds train-pair clean
 
 BIN := .venv/bin
 DEMO ?= demo
@@ -51,6 +51,9 @@ fuzz: ## fuzz everything that reads files of strangers: RUNS=1000000 SECONDS=600
 
 lab-seeds: setup ## five fresh seeds of the demo; writes the table in docs/lab.md
 	@$(BIN)/python benchmarks/lab_seeds.py
+
+train-pair: setup ## train pair through TRL on the lab's models, some minutes; exit 1 where the target does not gain
+	@$(BIN)/python benchmarks/train_pair.py $(ARGS)
 
 clean: ## remove what was made, .venv excepted
 	@rm -rf demo bench build dist fuzz/findings .pytest_cache .mypy_cache .ruff_cache .hypothesis

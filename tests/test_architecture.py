@@ -115,6 +115,7 @@ def test_no_circle_between_modules():
         ["evaluate", "--help"],
         ["stats", "--help"],
         ["overlap", "x.jsonl", "--task", "y.jsonl"],
+        ["train", "pair", "--help"],
         ["trajectory", "x", "--runs", "y"],
     ],
 )

@@ -220,8 +220,8 @@ def test_a_run_does_all_in_order_and_again_only_what_leaves_nothing_behind(stand
     words = called(stand_in)
     names = [w[0] if w[0] != "train" else f"train {w[1]}" for w in words]
     assert list(dict.fromkeys(names)) == [
-        "overlap", "train sft", "train grpo", "trajectory", "extract", "inspect", "check", "control", "evaluate", "perturb",
-        "stats",
+        "overlap", "train sft", "train grpo", "trajectory", "extract", "inspect", "check", "control", "evaluate",
+        "perturb", "stats",
     ]  # fmt: skip
     assert json.loads((stand_in / "out/trained/alpha.json").read_text())["alpha"] == 0.5
     alphas = {Path(w[w.index("--out") + 1]).name: w[w.index("--alpha") + 1] for w in words if "--alpha" in w}

@@ -1,10 +1,21 @@
-"""The base and the data of the tests of training, made once."""
+"""The base and the data of the tests of training, made once; and one thread for models that are too small for two."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.training.small import write_base, write_sums
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On a busy machine two threads that wait for each other are ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -13,15 +13,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonvec.errors import BenchmarkError, CheckpointError, OutputError, TrainingError, UsageError
-from reasonvec.evaluation.prompts import PromptStyle
+from reasonvec.evaluation.benchmarks import load_benchmark
+from reasonvec.evaluation.prompts import THINK, PromptStyle, build_messages, render
 from reasonvec.interchange import import_lora
+from reasonvec.training import directory, saving, trainers
 from reasonvec.training import donor as donor_module
-from reasonvec.training import saving, trainers
 from reasonvec.training.directory import read_log, read_record
 from reasonvec.training.donor import train_donor
 from reasonvec.weights import apply
 from reasonvec.weights.hub import locate_checkpoint
-from tests.training.small import SFT, request, write_base
+from tests.training.small import BARE, SFT, request, write_base
 
 pytestmark = pytest.mark.lab
 
@@ -92,6 +93,32 @@ def test_the_log_has_a_line_a_step(base: Path, sums: Path, tmp_path: Path) -> No
             assert isinstance(line[name], float), name
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-6)  # the reference is the model that training starts from
     assert lines[-1]["kl"] > 1e-6
+
+
+@pytest.mark.parametrize("style", [PromptStyle(), PromptStyle(THINK), BARE])
+@pytest.mark.parametrize("change", ["temperature=1.0", "top_k=50"], ids=["our sampler", "TRL's sampler"])
+def test_grpo_samples_from_the_very_tokens_that_sft_and_evaluation_give(
+    style: PromptStyle, change: str, base: Path, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    original = trainers.GrpoTrainer.compute_loss
+
+    def recording(self: Any, model: Any, inputs: Any, *arguments: Any, **others: Any) -> Any:
+        rows = zip(inputs["prompt_ids"].tolist(), inputs["prompt_mask"].tolist(), strict=True)
+        seen.extend([token for token, kept in zip(ids, mask, strict=True) if kept] for ids, mask in rows)
+        return original(self, model, inputs, *arguments, **others)
+
+    monkeypatch.setattr(trainers.GrpoTrainer, "compute_loss", recording)
+    made = train_donor(
+        replace(request("grpo", base, sums, tmp_path / "out", "max_steps=1", change, rewards=("format",)), style=style)
+    )
+    assert made.record["sampler"] == ("trl" if change == "top_k=50" else "reasonvec")
+    problems = load_benchmark(str(sums), data=tmp_path).problems
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    texts = [render(build_messages(problem, style), style, tokenizer) for problem in problems]
+    asked = {tuple(ids) for ids in tokenizer(texts, add_special_tokens=style.bare)["input_ids"]}
+    assert len(seen) == 16
+    assert {tuple(ids) for ids in seen} <= asked
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -205,6 +232,31 @@ def test_a_full_disk_while_saving_leaves_the_earlier_states_whole(
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+def test_a_run_killed_while_its_donor_is_put_in_place_goes_on(
+    base: Path, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    asked = request("sft", base, sums, out, "lora.r=2", "lora.target_modules=[q_proj]")
+    train_donor(replace(asked, out=whole))
+
+    def killed(path: Path) -> None:
+        if path.parent.name == ".donor" and path.name == "tokenizer.json":
+            raise KeyboardInterrupt
+        real_sync(path)
+
+    real_sync = directory.sync
+    with monkeypatch.context() as patched:
+        patched.setattr(directory, "sync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_donor(asked)
+    assert (out / "model.safetensors").exists()
+    assert not (out / "config.json").exists()
+    train_donor(replace(asked, resume=True))
+    names = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
+    assert names == sorted(str(path.relative_to(whole)) for path in whole.rglob("*"))
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_a_full_disk_at_the_end_leaves_no_donor_that_looks_whole(
     base: Path, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +277,15 @@ def test_a_disk_that_is_too_small_is_found_before_the_first_step(
     monkeypatch.setattr(shutil, "disk_usage", lambda where: shutil._ntuple_diskusage(10**6, 0, 10**6))
     with pytest.raises(OutputError, match=r"needs some 0\.0 GB .*Nothing was trained"):
         train_donor(request("sft", base, sums, tmp_path / "out", trajectory="1"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_trl_refuses_is_said_in_its_words_and_leaves_nothing(base: Path, sums: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="TRL refuses this training: Target modules .*nowhere.* not found"):
+        train_donor(request("sft", base, sums, tmp_path / "out", "lora.target_modules=[nowhere]"))
+    with pytest.raises(UsageError, match="22 problems to train on, and a batch of completions takes 32"):
+        train_donor(request("grpo", base, sums, tmp_path / "out", "per_device_train_batch_size=128"))
+    assert not (tmp_path / "out").exists()
 
 
 def _with_tokenizer(base: Path, out: Path, **changes: Any) -> Path:
@@ -250,7 +311,7 @@ def test_an_end_token_that_also_pads_is_learnt_all_the_same(base: Path, sums: Pa
     assert AutoTokenizer.from_pretrained(one).pad_token == end
     for kind in ("sft", "grpo"):
         for name, model in (("two", base), ("one", one)):
-            train_donor(request(kind, model, sums, tmp_path / f"{kind}-{name}", "max_steps=3"))
+            train_donor(request(kind, model, sums, tmp_path / f"{kind}-{name}", "max_steps=2"))
         two, one_token = (load_file(tmp_path / f"{kind}-{name}" / "model.safetensors") for name in ("two", "one"))
         for name in two:
             if name != "model.embed_tokens.weight":  # row of the pad token
@@ -288,9 +349,8 @@ def test_outputs_are_not_mixed_up(base: Path, sums: Path, trained: Path, tmp_pat
 
 
 def test_training_twice_gives_the_same_bytes(base: Path, sums: Path, tmp_path: Path) -> None:
-    for kind in ("sft", "grpo"):
-        for name in ("once", "again"):
-            train_donor(request(kind, base, sums, tmp_path / f"{kind}-{name}", "max_steps=3"))
-        once, again = (tmp_path / f"{kind}-{name}" / "model.safetensors" for name in ("once", "again"))
-        assert once.read_bytes() == again.read_bytes()
+    for name in ("once", "again"):
+        train_donor(request("grpo", base, sums, tmp_path / name, "max_steps=2"))
+    once, again = (tmp_path / name / "model.safetensors" for name in ("once", "again"))
+    assert once.read_bytes() == again.read_bytes()
     assert write_base(tmp_path / "base").joinpath("model.safetensors").read_bytes() != once.read_bytes()

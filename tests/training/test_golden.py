@@ -20,8 +20,8 @@ pytestmark = pytest.mark.lab
 
 GOLDEN = Path(__file__).with_name("golden.json")
 CHANGES = {
-    "sft": ("max_steps=12",),
-    "grpo": ("max_steps=12", "learning_rate=1e-2", "per_device_train_batch_size=64", "num_generations=16"),
+    "sft": ("max_steps=8",),
+    "grpo": ("max_steps=7", "learning_rate=1e-2", "per_device_train_batch_size=64", "num_generations=16"),
 }
 COLUMN = {"sft": ("loss", 1e-3), "grpo": ("reward", 0.05)}
 

@@ -1,5 +1,6 @@
 """TRL's fields as they are: unknown ones are named with their neighbours, wrong types and reserved ones are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from reasonvec.errors import UsageError
 from reasonvec.training.config import build_config, master_dtype, save_steps
 from reasonvec.training.directory import RunDirectory
 from reasonvec.training.quiet import quiet
-from reasonvec.training.settings import CONFIGS, RESERVED, read_settings
+from reasonvec.training.settings import CONFIGS, RESERVED, preset_names, read_settings
 
 
 def _file(tmp_path: Path, text: str) -> str:
@@ -42,6 +43,7 @@ def test_one_file_may_hold_both_trainings(tmp_path: Path) -> None:
         ("trust_remote_code=true", "no code from a checkpoint is run"),
         ("lora.rank=3", "LoraConfig has no field 'rank'"),
         ("model_init_kwargs.device_map=auto", "model_init_kwargs.device_map is not passed on"),
+        ("model_init_kwargs=auto", "model_init_kwargs is 'auto'; it holds dtype and attn_implementation"),
         ("max_steps", "--set takes field=value, not 'max_steps'"),
         ("optim=[", "is no YAML value"),
     ],
@@ -60,6 +62,14 @@ def test_all_that_is_wrong_is_listed_at_once() -> None:
 def test_what_is_reserved_are_fields_of_trl() -> None:
     known = {name for config in CONFIGS.values() for name in config.__dataclass_fields__}
     assert RESERVED.keys() <= known
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_of_fields_that_can_be_set(name: str) -> None:
+    kind, _, size = name.partition("-")
+    assert read_settings(kind, config=size) == replace(read_settings(kind, config=name), source=size)
+    with pytest.raises(UsageError, match="is a preset of another training"):
+        read_settings("grpo" if kind == "sft" else "sft", config=name)
 
 
 def test_a_yaml_file_runs_nothing_and_is_a_map(tmp_path: Path) -> None:

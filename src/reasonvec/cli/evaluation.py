@@ -1,6 +1,7 @@
 """The command that measures: evaluate."""
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,9 @@ from reasonvec.cli.program import main
                    "question and answer. May be repeated: one run each, in directories of --out.")  # fmt: skip
 @data_option
 @click.option("--vector", metavar="DIR", help="A vector to add to the checkpoint once it is loaded.")
-@click.option("--alpha", type=float, metavar="A", help="The vector's scale. Default: 1.")
+@click.option("--alpha", type=float, multiple=True, metavar="A",
+              help="The vector's scale. Default: 1. May be repeated: one arm each, the model loaded once; --out then "
+                   "holds {alpha}.")  # fmt: skip
 @click.option("--prompt", default="plain", show_default=True, metavar="plain|think|TEXT",
               help='think puts "Think step by step." before every question; TEXT puts TEXT.')  # fmt: skip
 @click.option("--placement", type=click.Choice(["user", "system"]), default="user", show_default=True,
@@ -88,6 +91,9 @@ def evaluate(
     for evaluation in evaluations:
         click.echo(f"{evaluation.task}: {evaluation.out}", err=True)
         show(tables.run_summary(evaluation.summary))
+    if not all(evaluation.searched for evaluation in evaluations):
+        click.echo("No training data is declared (--training-data), so nobody knows whether it holds these problems.",
+                   err=True)  # fmt: skip
     offer(f"reasonvec stats {arguments['out']} OTHER_RUN... --baseline BASELINE_RUN")
 
 
@@ -101,7 +107,7 @@ def _batch_size(text: str) -> int | None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Problems answered and the time that remains, on stderr; a line now and then where that is no terminal."""
+    """Completions and the time that remains, on stderr; a line now and then where that is no terminal."""
     if not sys.stderr.isatty():
         yield _lines()
         return
@@ -119,8 +125,10 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
                TextColumn("remaining"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
         known: dict[str, Any] = {}
+        loading = bar.add_task("loading", total=None)
 
         def advance(task: str, done: int, total: int) -> None:
+            bar.update(loading, visible=False)
             if task not in known:
                 known[task] = bar.add_task(task, total=total)
             bar.update(known[task], completed=done)
@@ -129,19 +137,21 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _lines() -> Callable[[str, int, int], None]:
-    """For a log: a line a minute, with the time that remains at the pace so far."""
+    """For a log: a line a minute, with the time that remains at the pace so far; none where that is under a minute."""
     import time
 
     began: dict[str, tuple[float, int]] = {}
-    told = [0.0]
+    told: dict[str, float] = {}
 
     def advance(task: str, done: int, total: int) -> None:
         now = time.monotonic()
         start, first = began.setdefault(task, (now, done))
-        if now - told[0] < 60 or done == first:
+        if done == first or now - told.get(task, -math.inf) < 60:
             return
-        told[0] = now
         minutes = (now - start) / (done - first) * (total - done) / 60
-        click.echo(f"{task}: {done} of {total} problems, about {minutes:.0f} min remain", err=True)
+        if minutes < 1:
+            return
+        told[task] = now
+        click.echo(f"{task}: {done:,} of {total:,} completions, about {minutes:.0f} min remain", err=True)
 
     return advance

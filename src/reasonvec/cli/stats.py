@@ -30,8 +30,10 @@ def stats(runs: tuple[Path, ...], baseline: Path | None, seed: int, as_json: boo
 
         comparison = compare_runs(runs, baseline=baseline, seed=seed)
     if baseline is None:
-        for name in dict.fromkeys(table.baseline.name for table in comparison.tables if table.baseline):
-            click.echo(f"The baseline is {name}: no vector, and the plain prompt.", err=True)
+        names = list(dict.fromkeys(table.baseline.name for table in comparison.tables if table.baseline))
+        if names:
+            are = "baselines are" if len(names) > 1 else "baseline is"
+            click.echo(f"The {are} {', '.join(names)}: no vector, and the plain prompt.", err=True)
     if as_json:
         print_json(comparison.to_json())
     else:

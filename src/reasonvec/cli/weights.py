@@ -218,14 +218,15 @@ def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
 def control(vector: str, kind: str, **arguments: Any) -> None:
     """Make a vector that carries nothing, to measure beside VECTOR: is the gain more than any push of that size gives?
 
-    With 19 random ones or more, `reasonvec stats` gives the vector's rank among them a p of 0.05.
+    `reasonvec stats` ranks the vector among those that were added to the same checkpoint at the same alpha; with 19
+    random ones or more the p of that rank can be 0.05.
     """
     from reasonvec.weights import write_permuted, write_random
 
     write = {"random": write_random, "permuted": write_permuted}[kind]
     made = write(vector=vector, **arguments)
     click.echo(made.location)
-    offer(f"reasonvec evaluate TARGET --vector {arguments['out']} --task NAME --out RUN")
+    offer(f"reasonvec evaluate TARGET --vector {arguments['out']} --alpha ALPHA --task NAME --out RUN")
 
 
 @main.command()

@@ -14,7 +14,7 @@ from reasonvec.evaluation.programs import grade_program
 from reasonvec.evaluation.runs import Outcome, Recorder
 
 Progress = Callable[[str, int, int], None]
-"""(task, problems answered, problems in all), after every batch."""
+"""(task, completions there are, completions in all): once before the first, and after every batch of them."""
 _GRADERS = 2
 """Programs that are tried at the same time."""
 
@@ -26,6 +26,9 @@ def answer(
     in floating point a completion may depend on its neighbours."""
     done = {(outcome.id, outcome.sample) for outcome in recorder.done}
     size = engine.batch_size
+    there, total = len(done), len(plan.items) * plan.sampling.samples
+    tell = progress or (lambda task, there, total: None)
+    tell(plan.task, there, total)
     for first in range(0, len(plan.items), size):
         batch = plan.items[first : first + size]
         for sample in range(plan.sampling.samples):
@@ -33,8 +36,8 @@ def answer(
             if missing:
                 outcomes = _outcomes(plan, batch, engine, sample, accept_unsandboxed=accept_unsandboxed)
                 recorder.append(outcome for outcome in outcomes if (outcome.id, sample) not in done)
-        if progress:
-            progress(plan.task, min(first + size, len(plan.items)), len(plan.items))
+                there += len(missing)
+                tell(plan.task, there, total)
 
 
 def has_programs(plan: Plan) -> bool:

@@ -1,10 +1,25 @@
-"""Where the runs of one call go: a directory for each task, named after it. Looks at nothing on the disk."""
+"""Where the runs of one call go: a directory for each alpha and task, named after them. Looks at no disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from reasonvec.errors import UsageError
 from reasonvec.weights.stores import is_address
+
+PLACE = "{alpha}"
+"""In --out, where several alphas are measured."""
+
+
+def sweep(out: str | Path, tasks: Sequence[str], alphas: Sequence[float | None]) -> dict[float | None, dict[str, Path]]:
+    """Alpha -> task -> the directory of its run; PLACE in `out` becomes the alpha.
+
+    Raises UsageError where two alphas would share a directory, and what `destinations` raises.
+    """
+    if len(alphas) > 1 and (PLACE not in str(out) or len(set(alphas)) < len(alphas)):
+        what = "two of them are equal" if len(set(alphas)) < len(alphas) else f"--out {out} has no {PLACE} in it"
+        raise UsageError(f"{len(alphas)} alphas need a directory each, and {what}. Write --out 'RUNS/alpha-{PLACE}'.")
+    shown = {alpha: "" if alpha is None else f"{alpha:g}" for alpha in alphas}
+    return {alpha: destinations(str(out).replace(PLACE, shown[alpha]), tasks) for alpha in alphas}
 
 
 def destinations(out: str | Path, tasks: Sequence[str]) -> dict[str, Path]:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 
 from reasonvec.evaluation.grading import Grader, grade_marked_answer, is_correct
 from reasonvec.evaluation.outcomes import Outcome, Problem
+from reasonvec.evaluation.prompts import PromptStyle, render
 
 
 def evaluate_checkpoint(
@@ -60,12 +61,8 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Proble
     """Token ids of every prompt, through the chat template where the problem is a chat."""
     prompts: list[list[int]] = []
     for problem in problems:
-        if problem.chat:
-            messages = [{"role": "user", "content": problem.prompt}]
-            text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-            prompts.append(list(tokenizer(text, add_special_tokens=False)["input_ids"]))
-        else:
-            prompts.append(list(tokenizer(problem.prompt)["input_ids"]))
+        text = render([{"role": "user", "content": problem.prompt}], PromptStyle(bare=not problem.chat), tokenizer)
+        prompts.append(list(tokenizer(text, add_special_tokens=not problem.chat)["input_ids"]))
     return prompts
 
 

@@ -15,7 +15,7 @@ from reasonvec.evaluation.answering import Progress, answer, has_programs
 from reasonvec.evaluation.arm import Arm, open_arm
 from reasonvec.evaluation.comparison import RunSummary, summarise
 from reasonvec.evaluation.contamination import contamination, declared_training_data, missing_warnings, warnings_of
-from reasonvec.evaluation.destinations import destinations
+from reasonvec.evaluation.destinations import sweep
 from reasonvec.evaluation.engines import harness
 from reasonvec.evaluation.engines.interface import Engine, Sampling
 from reasonvec.evaluation.planning import Plan, check_context, plan_run
@@ -29,6 +29,10 @@ from reasonvec.weights.live import Attachment, attached
 EngineName = Literal["transformers", "vllm"]
 
 
+_MUCH_CUT_OFF = 0.2
+"""Share of completions cut off from which the score is about length."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One run that is complete."""
@@ -37,6 +41,8 @@ class Evaluation:
     task: str
     summary: RunSummary
     warnings: tuple[str, ...]
+    searched: bool
+    """Whether training data was declared, and looked through for the problems."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -44,6 +50,7 @@ class Evaluation:
             "task": self.task,
             "summary": self.summary.to_json(),
             "warnings": list(self.warnings),
+            "training_data_searched": self.searched,
         }
 
 
@@ -54,7 +61,7 @@ def evaluate(
     out: str | Path,
     data: Path = Path("data"),
     vector: str | Path | None = None,
-    alpha: float | None = None,
+    alpha: float | Sequence[float] | None = None,
     prompt: str = "plain",
     placement: Placement = "user",
     bare: bool = False,
@@ -71,7 +78,8 @@ def evaluate(
 ) -> list[Evaluation]:
     """Measure one arm, `checkpoint` with `alpha` times `vector` added, on each of `tasks`, and keep every outcome.
 
-    One task gives one run, the directory `out`; several give one each, in directories of it. Arguments, data, prompts,
+    One task gives one run, the directory `out`; several give one each, in directories of it. Several alphas are arms of
+    their own, for which the model is loaded once; `out` then holds `{alpha}`. Arguments, data, prompts,
     vector and sandbox are checked before a weight is loaded, earlier runs of all tasks before the first answer.
     `batch_size` None takes what fits; a run that is resumed keeps the size it was begun with.
 
@@ -81,47 +89,54 @@ def evaluate(
     """
     _check_engine(engine)
     style, sampling = prompt_style(prompt, placement=placement, bare=bare), sampling or Sampling()
-    runs = destinations(out, tasks)
-    for path in runs.values():
+    alphas = tuple(alpha) or (None,) if isinstance(alpha, Sequence) else (alpha,)
+    places = sweep(out, tasks, alphas)
+    for path in (path for runs in places.values() for path in runs.values()):
         check_place(path, resume=resume)
-    arm = open_arm(checkpoint, vector=vector, alpha=alpha, offline=offline)
+    arms = {each: open_arm(checkpoint, vector=vector, alpha=each, offline=offline) for each in alphas}
+    arm = arms[alphas[0]]
     tokenizer = harness.load_tokenizer(arm.checkpoint.path)
     plans = {
-        runs[task]: plan_run(
-            task, data=data, style=style, sampling=sampling, part=part, limit=limit, tokenizer=tokenizer
-        )
+        task: plan_run(task, data=data, style=style, sampling=sampling, part=part, limit=limit, tokenizer=tokenizer)
         for task in tasks
     }
     check_context(list(plans.values()), context=_context(arm.checkpoint.config), checkpoint=str(checkpoint))
     sandbox = _sandbox(plans.values(), accept_unsandboxed=accept_unsandboxed)
     declared = declared_training_data(arm, named=training_data, data=data)
     training = tuple(dict.fromkeys([*training_data, *declared.files]))
-    records = {path: _contamination(plan, training, declared.missing, data) for path, plan in plans.items()}
-    described = arm.to_json()
-    batch_size = batch_size or _begun_with(runs.values())
-    longest = max(plan.longest for plan in plans.values()) + 1  # a token that begins every text, with some tokenizers
-    evaluations = []
-    with _opened(engine, arm, batch_size=batch_size, longest=longest, seed=sampling.seed, scratch=Path(out)) as opened:
-        loaded, attachment = opened
-        # what is attached in memory has no tokenizer to compare; what is only planned has not been rounded
-        told = [*arm.warnings, *(attachment.warnings if attachment else ()), *missing_warnings(declared)]
-        described["realised_alpha"] = attachment.realised_alpha if attachment else None
-        configurations = {
-            path: {
-                **plan.configuration(),
-                "arm": described,
-                "engine": loaded.describe(),
-                "contamination": records[path],
-                "sandbox": sandbox if has_programs(plan) else None,
-            }
-            for path, plan in plans.items()
+    common = {
+        task: {
+            "contamination": _contamination(plan, training, declared.missing, data),
+            "sandbox": sandbox if has_programs(plan) else None,
         }
-        for path, configuration in configurations.items():
-            check_run(path, configuration, resume=resume)
-        for path, plan in plans.items():
-            with open_run(path, configurations[path], resume=resume) as recorder:
-                answer(plan, loaded, recorder, accept_unsandboxed=accept_unsandboxed, progress=progress)
-                evaluations.append(_finished(plan, recorder, records[path], tuple(dict.fromkeys(told))))
+        for task, plan in plans.items()
+    }
+    described = arm.to_json()
+    batch_size = batch_size or _begun_with(path for runs in places.values() for path in runs.values())
+    longest = max(plan.longest for plan in plans.values()) + 1  # a token that begins every text, with some tokenizers
+    model = harness.load(arm.checkpoint.path) if engine == "transformers" else None
+    evaluations: list[Evaluation] = []
+    for each, runs in places.items():
+        arm = arms[each]
+        with _opened(arm, model, batch_size=batch_size, longest=longest, seed=sampling.seed, scratch=runs) as opened:
+            loaded, attachment = opened
+            batch_size = loaded.batch_size
+            # what is attached in memory has no tokenizer to compare; what is only planned has not been rounded
+            told = [*arm.warnings, *(attachment.warnings if attachment else ()), *missing_warnings(declared)]
+            record = {**described, "realised_alpha": attachment.realised_alpha if attachment else None}
+            if arm.vector is not None:
+                record["alpha"] = arm.alpha
+            configurations = {
+                task: {**plan.configuration(), "arm": record, "engine": loaded.describe(), **common[task]}
+                for task, plan in plans.items()
+            }
+            for task, configuration in configurations.items():
+                check_run(runs[task], configuration, resume=resume)
+            for task, plan in plans.items():
+                with open_run(runs[task], configurations[task], resume=resume) as recorder:
+                    answer(plan, loaded, recorder, accept_unsandboxed=accept_unsandboxed, progress=progress)
+                    overlap = common[task]["contamination"]
+                    evaluations.append(_finished(plan, recorder, overlap, tuple(dict.fromkeys(told))))
     _refuse_empty(evaluations)
     return evaluations
 
@@ -131,11 +146,16 @@ def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None, to
     summary = summarise(load_run(recorder.path))
     recorder.finish(summary.to_json())
     warnings = told + warnings_of(overlap, task=plan.task, problems=summary.problems)
+    if (summary.cut_off or 0) >= _MUCH_CUT_OFF:
+        warnings += (
+            f"{summary.cut_off:.0%} of the completions of {plan.task} were cut off at --max-new-tokens "
+            f"{plan.sampling.max_new_tokens}, most before they came to an answer. Allow more, in every arm alike.",
+        )
     if summary.empty:
         warnings += (
             f"{summary.empty} of the {summary.completions} completions of {plan.task} are empty. They count as wrong.",
         )
-    return Evaluation(recorder.path, plan.task, summary, warnings)
+    return Evaluation(recorder.path, plan.task, summary, warnings, overlap is not None)
 
 
 def _refuse_empty(evaluations: Sequence[Evaluation]) -> None:
@@ -152,22 +172,28 @@ def _refuse_empty(evaluations: Sequence[Evaluation]) -> None:
 
 @contextlib.contextmanager
 def _opened(
-    name: EngineName, arm: Arm, *, batch_size: int | None, longest: int, seed: int, scratch: Path
+    arm: Arm,
+    model: harness.Loaded | None,
+    *,
+    batch_size: int | None,
+    longest: int,
+    seed: int,
+    scratch: Mapping[str, Path],
 ) -> Iterator[tuple[Engine, Attachment | None]]:
-    """The arm, loaded; its vector is attached in memory, and for vLLM, which reads paths alone, written beside the runs
-    for as long as they last."""
-    if name == "vllm":
+    """The engine of one arm: its vector is attached to the loaded model, and for vLLM, which reads paths alone, written
+    beside the runs for as long as they last."""
+    if model is None:
         from reasonvec.evaluation.engines.vllm import open_engine  # which cannot be imported without vLLM
 
-        with open_engine(arm, longest=longest, batch_size=batch_size, seed=seed, scratch=scratch) as engine:
+        place = next(iter(scratch.values()))
+        with open_engine(arm, longest=longest, batch_size=batch_size, seed=seed, scratch=place) as engine:
             yield engine, None
         return
-    model, tokenizer = harness.load(arm.checkpoint.path)
     if arm.vector is None:
-        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest), None
+        yield harness.HarnessEngine(*model, batch_size=batch_size, longest=longest), None
         return
-    with attached(model, arm.vector, alpha=arm.alpha or 0.0) as attachment:
-        yield harness.HarnessEngine(model, tokenizer, batch_size=batch_size, longest=longest), attachment
+    with attached(model[0], arm.vector, alpha=arm.alpha or 0.0) as attachment:
+        yield harness.HarnessEngine(*model, batch_size=batch_size, longest=longest), attachment
 
 
 def _check_engine(name: EngineName) -> None:

@@ -276,9 +276,9 @@ def _overlapping(found: Overlap) -> Table:
         table.add_row(Text(_safe(one.id)), one.how, f"{one.found} of {one.runs}", str(one.distinctive), f"{one.rows:,}",
                       Text(_safe(f"{one.file}:{one.line}")))  # fmt: skip
     table.columns[5].justify, table.columns[5].no_wrap, table.columns[5].overflow = "left", False, "fold"
-    if len(surest) > _LISTED:
-        table.caption = f"{len(surest) - _LISTED:,} more; --json lists all."
-        table.caption_justify = "left"
+    more = f" {len(surest) - _LISTED:,} more; --json lists all." if len(surest) > _LISTED else ""
+    table.caption = f"Runs are of 8 words; own are those that no other problem of the task has.{more}"
+    table.caption_justify = "left"
     return table
 
 

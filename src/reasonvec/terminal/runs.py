@@ -18,6 +18,12 @@ from reasonvec.terminal.parts import facts, percent, safe, table
 
 ENOUGH_CONTROLS = 19
 """The fewest of which a rank p can be 0.05."""
+_TITLES: dict[str, str] = {
+    "confirmatory": "against {}",
+    "exploratory": "against {}: exploratory",
+    "control": "controls, against {}",
+    "repeat": "repeats, against {}",
+}
 
 
 def run_summary(summary: RunSummary) -> RenderableType:
@@ -27,7 +33,11 @@ def run_summary(summary: RunSummary) -> RenderableType:
     rows += [(f"pass@{k}", _score(score)) for k, score in summary.pass_at.items()]
     if summary.macro:
         rows.append(("mean of tasks", _score(summary.macro)))
-    others = (("strict match", summary.strict), ("flexible", summary.flexible), ("per byte", summary.normalised))
+    others = (
+        ("harness's strict match", summary.strict),
+        ("harness's flexible", summary.flexible),
+        ("per byte", summary.normalised),
+    )
     rows += [(name, _score(score)) for name, score in others if score]
     rows.append(("answered", f"{percent(summary.answered)} of the completions hold an answer"))
     if summary.cut_off is not None:
@@ -45,52 +55,80 @@ def run_summary(summary: RunSummary) -> RenderableType:
 
 def run_comparison(comparison: RunComparison) -> RenderableType:
     """For every benchmark its arms and their differences; then whether these hold where problems were changed."""
-    parts: list[RenderableType] = [part for found in comparison.tables for part in _benchmark(found)]
+    alone = len(comparison.tables) == 1
+    parts: list[RenderableType] = [part for found in comparison.tables for part in _benchmark(found, alone=alone)]
     together: dict[tuple[str, str, str], list[Robustness]] = {}
     for row in comparison.robustness:
         together.setdefault((row.changed[0].task, row.arm, row.baseline), []).append(row)
     for rows in together.values():
         parts += ["", _robustness(rows)]
-    if comparison.family:
-        parts.append(_prose(
-            f"Holm's p is over the {comparison.family} comparison{'s' * (comparison.family > 1)} of this call that are "
-            f"neither controls nor repeats nor on a development part. \"Could see\" stands beside a difference that is "
-            f"not clear: the smallest that 80 of 100 such studies would have found."
-        ))  # fmt: skip
+    if legend := _legend(comparison):
+        parts.append(_prose(legend))
     return Group(*parts)
 
 
-def _benchmark(found: Table) -> Iterator[RenderableType]:
+def _legend(comparison: RunComparison) -> str:
+    """What the two columns mean whose names do not say it."""
+    said = []
+    if comparison.family:
+        family = f"the {comparison.family} comparisons" if comparison.family > 1 else "the one comparison"
+        said.append(f"Holm's p is over {family} of this call, without controls, repeats and dev parts.")
+    if comparison.robustness:
+        said.append("Where changed problems are held against unchanged ones it is over those rows.")
+    clear = [found.clear for table in comparison.tables for found in table.contrasts]
+    if not all(clear + [row.clear for row in comparison.robustness]):
+        said.append(
+            '"Could see" stands beside a difference that is not clear: the smallest, in points, that 80 of 100 such '
+            'studies would find; "none" where too few problems flipped to find any.'
+        )
+    return " ".join(said)
+
+
+def _benchmark(found: Table, *, alone: bool) -> Iterator[RenderableType]:
+    """The arms; a table of differences for each baseline and role, with what is to be said of them; then the rest."""
     yield ""
     yield _arms(found)
-    baselines = dict.fromkeys(contrast.baseline for contrast in found.contrasts)
-    for baseline in baselines:
-        members = [contrast for contrast in found.contrasts if contrast.baseline is baseline]
-        yield _differences(baseline, members)
-    said = [(contrast, caveat) for contrast in found.contrasts for caveat in contrast.caveats]
+    groups: dict[tuple[Arm, str], list[Contrast]] = {}
+    for contrast in found.contrasts:
+        groups.setdefault((contrast.baseline, contrast.role), []).append(contrast)
+    for (baseline, role), members in groups.items():
+        yield _differences(_TITLES[role].format(safe(baseline.name)), members)
+        if said := list(_said(members)):
+            yield from (*said, "")
+    dev = found.setting.part == "dev"
+    for remark in (*map(_rank, found.ranks), *(_sweep(sweep, dev=dev) for sweep in found.sweeps), *found.notes):
+        yield _remark(remark)
+    if len(found.arms) == 1 and not alone:
+        yield _remark("the only run on these problems, so there is nothing to compare it with")
+
+
+def _said(contrasts: Sequence[Contrast]) -> Iterator[RenderableType]:
+    said = [(contrast, caveat) for contrast in contrasts for caveat in contrast.caveats]
     for caveat in dict.fromkeys(caveat for _, caveat in said):
         names = dict.fromkeys(contrast.arm.name for contrast, other in said if other == caveat)
         yield _remark(f"{', '.join(names)}: {caveat}")
-    for contrast in found.contrasts:
+    for contrast in contrasts:
         if contrast.macro and contrast.role != "repeat":
             yield _remark(
                 f"{contrast.arm.name}: the mean of its {len(contrast.tasks)} tasks' differences is "
                 f"{_points(contrast.macro)}"
             )
-    for remark in (*map(_rank, found.ranks), *map(_sweep, found.sweeps), *found.notes):
-        yield _remark(remark)
 
 
 def _arms(found: Table) -> RichTable:
     problems = found.arms[0][1].problems
     samples = found.arms[0][1].samples
     each = f", {samples} completions each" if samples > 1 else ""
+    limit = found.arms[0][0].run.configuration["benchmark"].get("limit")
+    limited = f" (--limit {limit})" if isinstance(limit, int) else ""
     shown = table("arm", "prompt", "alpha", "right", "95 % interval", "answered", "cut off", "tokens",
-                  title=safe(f"{found.setting.title}: {problems:,} problems{each}"))  # fmt: skip
+                  title=safe(f"{found.setting.title}: {problems:,} problems{limited}{each}"))  # fmt: skip
+    wordings = {(arm.prompt, arm.wording) for arm, _ in found.arms}
+    told = len(wordings) == len({prompt for prompt, _ in wordings})  # whether the names tell the prompts apart
     for arm, summary in found.arms:
         shown.add_row(
             Text(safe(arm.name)),
-            Text(safe(arm.prompt)),
+            Text(safe(arm.prompt if told else arm.asked)),
             "–" if arm.alpha is None else f"{arm.alpha:g}",
             percent(summary.accuracy.value),
             _ends(summary.accuracy),
@@ -101,19 +139,19 @@ def _arms(found: Table) -> RichTable:
     return _folding(shown)
 
 
-def _differences(baseline: Arm, contrasts: Sequence[Contrast]) -> RichTable:
-    shown = table("arm", "points", "95 % interval", "gained", "lost", "p", "Holm's p", "could see",
-                  title=safe(f"against {baseline.name}"))  # fmt: skip
+def _differences(title: str, contrasts: Sequence[Contrast]) -> RichTable:
+    family = any(contrast.holm_p is not None for contrast in contrasts)
+    adjusted = ["Holm's p"] * family
+    shown = table("arm", "points", "95 % interval", "gained", "lost", "p", *adjusted, "could\nsee", title=title)
     for contrast in contrasts:
-        role = "" if contrast.role == "confirmatory" else f" ({contrast.role})"
         shown.add_row(
-            Text(safe(f"{contrast.arm.name}{role}")),
+            Text(safe(contrast.arm.name)),
             f"{contrast.difference.points:+.1f}",
             _reach(contrast.difference.interval),
             "–" if contrast.gained is None else f"{contrast.gained:,}",
             "–" if contrast.lost is None else f"{contrast.lost:,}",
             _p(contrast.p),
-            "–" if contrast.holm_p is None else _p(contrast.holm_p),
+            *([] if contrast.holm_p is None else [_p(contrast.holm_p)]),
             _could_see(contrast.clear, contrast.detectable),
             style="bold" if contrast.clear and contrast.role == "confirmatory" else None,
         )
@@ -124,7 +162,7 @@ def _robustness(rows: Sequence[Robustness]) -> RichTable:
     first = rows[0]
     arms = f"{first.arm} against {first.baseline}"
     title = f"{first.changed[0].task}, {arms}: points on changed problems, and on the same ones unchanged"
-    shown = table("operator", "n", "changed", "clean", "change", "95 % interval", "Holm's p", "could see",
+    shown = table("operator", "n", "changed", "clean", "change", "95 % interval", "Holm's p", "could\nsee",
                   title=safe(title))  # fmt: skip
     for row in rows:
         setting = row.changed[0]
@@ -155,10 +193,11 @@ def _rank(found: Rank) -> str:
     )
 
 
-def _sweep(found: Sweep) -> str:
+def _sweep(found: Sweep, *, dev: bool) -> str:
+    advice = "" if dev else ": choose alpha on other problems than these"
     return (
         f"{found.best} is the best of {found.alphas} alphas, {found.points:+.1f} points. The best of so many would "
-        f"show {found.optimism:+.1f} on average if none had an effect: choose alpha on other problems than these"
+        f"show {found.optimism:+.1f} on average if none had an effect{advice}"
     )
 
 

@@ -204,5 +204,6 @@ class RoundingCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:
-    flat = tensor.detach().reshape(-1)
+    local = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # this process's part of a sharded one
+    flat = local.detach().reshape(-1)
     return flat[:: max(1, flat.numel() // SAMPLED)]

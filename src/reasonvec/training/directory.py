@@ -24,6 +24,8 @@ from reasonvec.weights.files import read_small
 from reasonvec.weights.safetensors_header import loads_strictly
 
 PLAN, LOG, RECORD, WHOLE = "plan.json", "log.jsonl", "training.json", "whole"
+_KEPT = (PLAN, LOG, "lock", "state", "trajectory", "tensorboard")
+"""What a run has in OUT before its donor."""
 _SHOWN = 5
 
 
@@ -36,6 +38,7 @@ class RunDirectory:
         self.trajectory = root / "trajectory"
         self.tensorboard = root / "tensorboard"
         self._lock = -1
+        self._fresh = False
 
     def begin(self, plan: Mapping[str, Any], *, resume: bool, force: bool) -> None:
         """Make the directory, or take up an interrupted run in it; what an interrupted save left is cleared away.
@@ -50,6 +53,7 @@ class RunDirectory:
             shutil.rmtree(self.root)
         if not self.root.exists():
             self.root.mkdir(parents=True)
+            self._fresh = True
             self._take_lock()
             write_json(self.root / PLAN, plan)
             return
@@ -85,6 +89,11 @@ class RunDirectory:
         sync(self.root)
         shutil.rmtree(self.state, ignore_errors=True)
         (self.root / "lock").unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Remove what `begin` has just made, where nothing was trained."""
+        if self._fresh:
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def release(self) -> None:
         """Let another process write here."""
@@ -127,9 +136,12 @@ class RunDirectory:
             )
 
     def _clear_up(self) -> None:
-        """Back to the last whole state: no half checkpoint, nothing logged or kept from steps after it."""
+        """Back to the last whole state: no half checkpoint or donor, nothing logged or kept from steps after it."""
         last = self.last_state()
         step = step_of(last) if last else 0
+        for path in self.root.iterdir():
+            if path.name not in _KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in self.state.glob("*"):
             if path.is_dir() and not (path / WHOLE).exists():
                 shutil.rmtree(path)

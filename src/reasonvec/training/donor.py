@@ -18,6 +18,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from reasonvec.errors import UsageError
 from reasonvec.evaluation.prompts import PromptStyle
 from reasonvec.training.callbacks import (
     ConstantRewardCallback,
@@ -38,7 +39,7 @@ from reasonvec.training.data import (
     overlap_with_benchmarks,
     prompt_of,
 )
-from reasonvec.training.directory import RunDirectory, read_record
+from reasonvec.training.directory import RunDirectory, read_record, step_of
 from reasonvec.training.grpo import sample_on_one_device
 from reasonvec.training.preparation import check_disk, check_tokens
 from reasonvec.training.quiet import quiet
@@ -142,6 +143,7 @@ class _Run:
         self.training = encode(self.data.training, request.style, self.tokenizer)
         self.held_out = encode(self.data.held_out, request.style, self.tokenizer)
         self.own_sampler = request.kind == "grpo" and own_sampler_serves(self.config, self.model, self.tokenizer)
+        self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
         self.rounding: RoundingCallback | None = None
 
     def train(self) -> Donor:
@@ -150,12 +152,17 @@ class _Run:
         rewards = self._rewards() if self.request.kind == "grpo" else []
         overlap = self._overlap() if self.main else {}
         if self.main:
+            if not self.request.resume:
+                self._check_disk()
             self.directory.begin(self._plan(), resume=self.request.resume, force=self.request.force)
-            self._check_disk()
         self.config.distributed_state.wait_for_everyone()
         if (finished := self.directory.record()) is not None:
             return Donor(self.request.out, finished)  # --resume of a run that was done
-        trainer = self._trainer(rewards)
+        try:
+            trainer = self._trainer(rewards)
+        except (ValueError, TypeError, ImportError) as error:
+            self.directory.abandon()
+            raise UsageError(f"TRL refuses this training: {' '.join(str(error).split())}") from error
         before = self._validate(trainer)
         state = self.directory.last_state()
         trainer.train(resume_from_checkpoint=str(state) if state else None)
@@ -176,13 +183,19 @@ class _Run:
             self._say(text)
 
     def _check_lengths(self) -> None:
-        context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
         where = f"the context of {self.source.location}"
         examples = [*self.training, *self.held_out]
         if self.request.kind == "grpo":
-            check_lengths(examples, answer_tokens=self.config.max_completion_length, limit=context, what=where)
+            different = self.config.generation_batch_size // self.config.num_generations
+            if len(self.training) < different:
+                raise UsageError(
+                    f"{self.request.data} leaves {len(self.training)} problems to train on, and a batch of completions "
+                    f"takes {different} different ones, so there would be no step. Give more data, or a smaller "
+                    f"per_device_train_batch_size."
+                )
+            check_lengths(examples, answer_tokens=self.config.max_completion_length, limit=self.context, what=where)
             return
-        check_lengths(examples, answer_tokens=None, limit=context, what=where)
+        check_lengths(examples, answer_tokens=None, limit=self.context, what=where)
         if self.config.max_length is not None:
             check_lengths(examples, answer_tokens=None, limit=self.config.max_length, what="max_length")
 
@@ -253,7 +266,9 @@ class _Run:
         if find_spec("tensorboard") and self.main:
             from torch.utils.tensorboard import SummaryWriter
 
-            trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(self.directory.tensorboard))))
+            last = self.directory.last_state()
+            writer = SummaryWriter(str(self.directory.tensorboard), purge_step=step_of(last) + 1 if last else None)
+            trainer.add_callback(TensorBoardCallback(writer))
         trainer.remove_callback(PrinterCallback)  # it prints to stdout
         return trainer
 
@@ -269,7 +284,8 @@ class _Run:
         found = None
         if self.main:
             longest = max(len(example.answer_ids) for example in self.training)
-            room = self.config.max_completion_length if self.request.kind == "grpo" else 2 * longest
+            wanted = self.config.max_completion_length if self.request.kind == "grpo" else 2 * longest
+            room = min(wanted, self.context - max(len(example.prompt_ids) for example in self.held_out))
             model = trainer.accelerator.unwrap_model(trainer.model)
             found = validate(model, self.tokenizer, self.held_out, max_new_tokens=room,
                              loss=self.request.kind == "sft")  # fmt: skip
@@ -296,12 +312,13 @@ class _Run:
     def _record(self, trainer: Any, overlap: Mapping[str, Any], before: Validation | None, after: Validation | None
                 ) -> dict[str, Any]:  # fmt: skip
         parent = read_record(self.source.path)
+        inherited = (parent or {}).get("training_data")
         return {
             "format": FORMAT, "format_version": FORMAT_VERSION, "tool": tool(), **self._plan(),
             "parent": None if parent is None else {name: parent.get(name) for name in ("kind", "model", "data")},
             "training_data": [
                 {**self.data.to_json(), "path": str(self.data.path.absolute()), "overlap": dict(overlap)},
-                *(parent or {}).get("training_data", []),
+                *(inherited if isinstance(inherited, list) else []),
             ],
             "steps": trainer.state.global_step, "epochs": trainer.state.epoch,
             "master_dtype": str(self.master).removeprefix("torch."),

@@ -146,10 +146,13 @@ def _judge(extraction: Extraction, grpo: Donor, sft: Donor | None) -> None:
             f"with --dtype float32."
         )
     donors = [grpo, *([sft] if sft is not None and grpo.record["parent"] is None else [])]
-    noise = math.sqrt(sum(donor.record["rounding_norm"] ** 2 for donor in donors))
+    squares = sum(donor.record["rounding_norm"] ** 2 for donor in donors)
+    # of donors of two dtypes, which only an SFT donor that was given can bring about
+    squares += sum(float(info["rounding"]) for info in extraction.vector.document["tensors"].values())
+    noise = math.sqrt(squares)
     if noise > DOMINATED * made["norm"]:
         raise TrainingError(
-            f"The vector is mostly rounding: writing the donors in {grpo.record['dtype']} moved them by {noise:.3g}, "
-            f"and the vector's norm is {made['norm']:.3g}, so no vector was written. Both donors are kept. Write them "
-            f"with --dtype float32, or train longer."
+            f"The vector is mostly rounding: putting the donors on one grid moved them by {noise:.3g}, and the "
+            f"vector's norm is {made['norm']:.3g}, so no vector was written. Both donors are kept. Write both with "
+            f"--dtype float32, or train longer."
         )

@@ -42,8 +42,9 @@ def check_same_tokenizer(donor: Checkpoint, base: Checkpoint) -> None:
 
 
 def check_disk(where: Path, *, needed: int, kept: int) -> None:
-    """Raise OutputError where what a run keeps cannot fit beside `where`, in bytes."""
-    free = shutil.disk_usage(where).free
+    """Raise OutputError where what a run keeps, in bytes, cannot fit in `where`, which need not exist yet."""
+    there = next(path for path in (where.absolute(), *where.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
     if needed > free:
         raise OutputError(
             f"{where} needs some {needed / 1e9:.1f} GB for states to resume from, {kept} checkpoint{'s' * (kept > 1)} "

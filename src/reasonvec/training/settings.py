@@ -184,8 +184,10 @@ def _problems(config: Any, found: Mapping[str, Any], reserved: Mapping[str, str]
 
 
 def _model_problems(given: Any) -> list[str]:
-    if given is None or not isinstance(given, dict):
+    if given is None:
         return []
+    if not isinstance(given, dict):
+        return [f"model_init_kwargs is {given!r}; it holds {' and '.join(_MODEL_FIELDS)}"]
     return [
         f"model_init_kwargs.{name} is not passed on; those that are: {', '.join(_MODEL_FIELDS)}"
         for name in given if name not in _MODEL_FIELDS

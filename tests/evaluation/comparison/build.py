@@ -12,6 +12,10 @@ PLAIN = {"name": "plain", "instruction": None, "placement": "user", "chat_templa
 THINK = PLAIN | {"name": "think", "instruction": "Think step by step."}
 
 
+BASELINE = [True] * 60 + [False] * 40
+"""Verdicts of a baseline on 100 problems."""
+
+
 def configuration(
     *,
     vector: str | None = None,
@@ -53,6 +57,22 @@ def outcome(id: str, correct: bool, **fields: Any) -> Outcome:
 def outcomes(verdicts: Sequence[bool], **fields: Any) -> list[Outcome]:
     """One outcome a problem: p0, p1, ..."""
     return [outcome(f"p{number}", verdict, **fields) for number, verdict in enumerate(verdicts)]
+
+
+def flipped(verdicts: Sequence[bool], *, gained: int, lost: int) -> list[bool]:
+    """The first `lost` right ones wrong, and the last `gained` wrong ones right."""
+    right = [place for place, verdict in enumerate(verdicts) if verdict][:lost]
+    wrong = [place for place, verdict in enumerate(verdicts) if not verdict]
+    wrong = wrong[len(wrong) - gained :]
+    return [verdict != (place in right or place in wrong) for place, verdict in enumerate(verdicts)]
+
+
+def perturbed(operator: str, severity: int = 1) -> dict[str, Any]:
+    """What run.json says of a benchmark that `perturb` made of GSM8K."""
+    return {
+        "task": f"{operator}.jsonl",
+        "perturbation": {"operator": operator, "severity": severity, "seed": 0, "benchmark": {"task": "gsm8k"}},
+    }
 
 
 def write_run(path: Path, answers: Sequence[Outcome | bool], *, complete: bool = True, **configured: Any) -> Run:

@@ -12,36 +12,19 @@ from reasonvec.errors import RunError
 from reasonvec.evaluation.comparison import compare_runs
 from reasonvec.evaluation.statistics import holm, paired_difference
 
-from .build import THINK, outcome, outcomes, write_run
-
-BASELINE = [True] * 60 + [False] * 40
-
-
-def _flipped(verdicts: Sequence[bool], *, gained: int, lost: int) -> list[bool]:
-    """The first `lost` right ones wrong, and the last `gained` wrong ones right."""
-    right = [place for place, verdict in enumerate(verdicts) if verdict][:lost]
-    wrong = [place for place, verdict in enumerate(verdicts) if not verdict]
-    wrong = wrong[len(wrong) - gained :]
-    return [verdict != (place in right or place in wrong) for place, verdict in enumerate(verdicts)]
-
-
-def _perturbed(operator: str, severity: int = 1) -> dict[str, Any]:
-    return {
-        "task": f"{operator}.jsonl",
-        "perturbation": {"operator": operator, "severity": severity, "seed": 0, "benchmark": {"task": "gsm8k"}},
-    }
+from .build import BASELINE, PLAIN, THINK, flipped, outcome, outcomes, perturbed, write_run
 
 
 def _study(path: Path) -> Path:
     """A target, two alphas, a control, both prompts and a repeat."""
     write_run(path / "target", BASELINE)
-    write_run(path / "half", _flipped(BASELINE, gained=9, lost=4), vector="v", alpha=0.5)
-    write_run(path / "whole", _flipped(BASELINE, gained=20, lost=3), vector="v", alpha=1.0)
-    write_run(path / "whole-think", _flipped(BASELINE, gained=25, lost=3), vector="v", alpha=1.0, prompt=THINK)
-    write_run(path / "think", _flipped(BASELINE, gained=10, lost=2), prompt=THINK)
-    write_run(path / "random-1", _flipped(BASELINE, gained=4, lost=4), vector="r", alpha=1.0,
+    write_run(path / "half", flipped(BASELINE, gained=9, lost=4), vector="v", alpha=0.5)
+    write_run(path / "whole", flipped(BASELINE, gained=20, lost=3), vector="v", alpha=1.0)
+    write_run(path / "whole-think", flipped(BASELINE, gained=25, lost=3), vector="v", alpha=1.0, prompt=THINK)
+    write_run(path / "think", flipped(BASELINE, gained=10, lost=2), prompt=THINK)
+    write_run(path / "random-1", flipped(BASELINE, gained=4, lost=4), vector="r", alpha=1.0,
               control="random")  # fmt: skip
-    write_run(path / "target-again", _flipped(BASELINE, gained=1, lost=2))
+    write_run(path / "target-again", flipped(BASELINE, gained=1, lost=2))
     return path
 
 
@@ -65,7 +48,7 @@ def test_every_arm_stands_against_the_one_without_vector_and_prompt(tmp_path: Pa
 def test_the_numbers_are_those_of_the_pairs(tmp_path: Path) -> None:
     (table,) = compare_runs([_study(tmp_path)]).tables
     whole = next(one for one in table.contrasts if one.arm.name == "whole")
-    expected = paired_difference(_flipped(BASELINE, gained=20, lost=3), BASELINE)
+    expected = paired_difference(flipped(BASELINE, gained=20, lost=3), BASELINE)
     assert (whole.n, whole.gained, whole.lost) == (100, 20, 3)
     assert whole.difference.points == pytest.approx(17.0)
     assert whole.difference.interval is not None
@@ -81,7 +64,7 @@ def test_the_numbers_are_those_of_the_pairs(tmp_path: Path) -> None:
 def test_the_family_is_every_confirmatory_difference_of_the_call(tmp_path: Path) -> None:
     _study(tmp_path / "gsm8k")
     write_run(tmp_path / "sciq" / "target", BASELINE, task="sciq")
-    write_run(tmp_path / "sciq" / "whole", _flipped(BASELINE, gained=12, lost=1), task="sciq", vector="v", alpha=1.0)
+    write_run(tmp_path / "sciq" / "whole", flipped(BASELINE, gained=12, lost=1), task="sciq", vector="v", alpha=1.0)
     comparison = compare_runs([tmp_path])
     members = [one for table in comparison.tables for one in table.contrasts if one.role == "confirmatory"]
     assert comparison.family == len(members) == 6
@@ -94,7 +77,7 @@ def test_differences_on_the_development_part_are_exploratory(tmp_path: Path) -> 
     dev = {"split": {"part": "dev", "seed": 0}}
     write_run(tmp_path / "target", BASELINE, benchmark=dev)
     for alpha, gained in ((0.5, 12), (1.0, 15), (1.5, 9)):
-        verdicts = _flipped(BASELINE, gained=gained, lost=2)
+        verdicts = flipped(BASELINE, gained=gained, lost=2)
         write_run(tmp_path / f"plus-{alpha}", verdicts, vector="v", alpha=alpha, benchmark=dev)
     comparison = compare_runs([tmp_path])
     (table,) = comparison.tables
@@ -108,13 +91,13 @@ def test_differences_on_the_development_part_are_exploratory(tmp_path: Path) -> 
 
 def test_a_vector_is_ranked_among_controls_at_its_own_alpha(tmp_path: Path) -> None:
     write_run(tmp_path / "target", BASELINE)
-    write_run(tmp_path / "plus", _flipped(BASELINE, gained=20, lost=3), vector="v", alpha=1.0)
-    write_run(tmp_path / "minus", _flipped(BASELINE, gained=1, lost=9), vector="v", alpha=-1.0)
+    write_run(tmp_path / "plus", flipped(BASELINE, gained=20, lost=3), vector="v", alpha=1.0)
+    write_run(tmp_path / "minus", flipped(BASELINE, gained=1, lost=9), vector="v", alpha=-1.0)
     for number, (gained, lost) in enumerate(((20, 3), (2, 2), (5, 1), (0, 4))):
-        verdicts = _flipped(BASELINE, gained=gained, lost=lost)
+        verdicts = flipped(BASELINE, gained=gained, lost=lost)
         write_run(tmp_path / f"random-{number}", verdicts, vector=f"r{number}", alpha=1.0, control="random",
                   checkpoint=f"target+r{number}", arm={"target": "target"})  # fmt: skip
-    verdicts = _flipped(BASELINE, gained=0, lost=20)
+    verdicts = flipped(BASELINE, gained=0, lost=20)
     write_run(tmp_path / "random-minus", verdicts, vector="r0", alpha=-1.0, control="random")
     (table,) = compare_runs([tmp_path]).tables
     ranks = {rank.arm: (rank.controls, rank.as_good, rank.p) for rank in table.ranks}
@@ -124,7 +107,7 @@ def test_a_vector_is_ranked_among_controls_at_its_own_alpha(tmp_path: Path) -> N
 def test_a_named_baseline_stands_for_its_arm_on_every_benchmark(tmp_path: Path) -> None:
     for task in ("gsm8k", "sciq"):
         write_run(tmp_path / task / "sft", BASELINE, checkpoint="sft", task=task)
-        write_run(tmp_path / task / "grpo", _flipped(BASELINE, gained=8, lost=1), checkpoint="grpo", task=task)
+        write_run(tmp_path / task / "grpo", flipped(BASELINE, gained=8, lost=1), checkpoint="grpo", task=task)
     comparison = compare_runs([tmp_path], baseline=tmp_path / "gsm8k" / "sft")
     assert [(one.arm.checkpoint, one.baseline.checkpoint) for table in comparison.tables
             for one in table.contrasts] == [("grpo", "sft")] * 2  # fmt: skip
@@ -151,7 +134,7 @@ def test_options_compared_by_likelihood_have_one_prompt(tmp_path: Path) -> None:
 
 
 def test_a_perturbed_file_keeps_its_variant(tmp_path: Path) -> None:
-    changed = {**_perturbed("typo"), "task": "typo.jsonl:written"}
+    changed = {**perturbed("typo"), "task": "typo.jsonl:written"}
     write_run(tmp_path / "run", BASELINE, benchmark=changed)
     (table,) = compare_runs([tmp_path]).tables
     assert table.setting.title == "gsm8k:written (test), typo, severity 1, seed 0"
@@ -174,7 +157,7 @@ def test_without_one_clear_baseline_nothing_is_compared_and_the_note_says_why(tm
 def test_the_checkpoint_that_vectors_were_added_to_is_the_baseline_among_donors(tmp_path: Path) -> None:
     write_run(tmp_path / "grpo", BASELINE, checkpoint="grpo")
     write_run(tmp_path / "target", BASELINE)
-    write_run(tmp_path / "whole", _flipped(BASELINE, gained=8, lost=1), vector="v", alpha=1.0)
+    write_run(tmp_path / "whole", flipped(BASELINE, gained=8, lost=1), vector="v", alpha=1.0)
     (table,) = compare_runs([tmp_path]).tables
     assert table.baseline is not None and table.baseline.name == "target"
 
@@ -236,7 +219,7 @@ def test_problems_that_do_not_pair_are_refused(tmp_path: Path) -> None:
 
 def test_another_batch_size_or_template_is_a_warning(tmp_path: Path) -> None:
     write_run(tmp_path / "target", outcomes(BASELINE))
-    answers = [replace(one, prompt_sha256="f" * 64) for one in outcomes(_flipped(BASELINE, gained=9, lost=2))]
+    answers = [replace(one, prompt_sha256="f" * 64) for one in outcomes(flipped(BASELINE, gained=9, lost=2))]
     write_run(tmp_path / "whole", answers, vector="v", alpha=1.0, engine={"batch_size": 64})
     caveats = " | ".join(compare_runs([tmp_path]).tables[0].contrasts[0].caveats)
     assert "measured otherwise than its baseline: engine.batch_size (64, 8)" in caveats
@@ -296,14 +279,14 @@ def test_completions_that_are_cut_off_more_often_are_named(tmp_path: Path) -> No
 def test_graders_that_disagree_in_sign_are_named(tmp_path: Path) -> None:
     base = [replace(one, strict=True) for one in outcomes(BASELINE)]
     write_run(tmp_path / "target", base)
-    arm = [replace(one, strict=place > 4) for place, one in enumerate(outcomes(_flipped(BASELINE, gained=9, lost=1)))]
+    arm = [replace(one, strict=place > 4) for place, one in enumerate(outcomes(flipped(BASELINE, gained=9, lost=1)))]
     write_run(tmp_path / "whole", arm, vector="v", alpha=1.0)
     assert "the harness's strict match says -5.0 points where ours says +8.0" in _caveats(tmp_path)
 
 
 def test_flips_too_few_for_any_result_are_named(tmp_path: Path) -> None:
     write_run(tmp_path / "target", BASELINE)
-    write_run(tmp_path / "whole", _flipped(BASELINE, gained=5, lost=0), vector="v", alpha=1.0)
+    write_run(tmp_path / "whole", flipped(BASELINE, gained=5, lost=0), vector="v", alpha=1.0)
     assert "problems that flipped: 5. Below 6 no result could have p < 0.05" in _caveats(tmp_path)
 
 
@@ -323,15 +306,15 @@ def test_label_noise_is_told_where_it_matters(tmp_path: Path) -> None:
 
 def test_two_things_changed_at_once_are_not_put_down_to_the_vector(tmp_path: Path) -> None:
     write_run(tmp_path / "target", BASELINE)
-    write_run(tmp_path / "whole-think", _flipped(BASELINE, gained=20, lost=1), vector="v", alpha=1.0, prompt=THINK)
-    assert "model and prompt both differ (think, plain), so the difference is that of both" in _caveats(tmp_path)
+    write_run(tmp_path / "whole-think", flipped(BASELINE, gained=20, lost=1), vector="v", alpha=1.0, prompt=THINK)
+    assert "model and prompt both differ (think; plain), so the difference is that of both" in _caveats(tmp_path)
 
 
 def test_problems_that_a_donor_was_trained_on_are_told_and_left_out_beside_it(tmp_path: Path) -> None:
     """All ten gains are on problems that stand in the training data."""
     write_run(tmp_path / "target", BASELINE)
     overlap = {"overlapping": 25, "counts": {"exact": 10}, "ids": [f"p{place}" for place in range(90, 100)]}
-    arm = _flipped(BASELINE, gained=10, lost=0)
+    arm = flipped(BASELINE, gained=10, lost=0)
     write_run(tmp_path / "whole", arm, vector="v", alpha=1.0, contamination=overlap)
     assert (
         "25 of the 100 problems overlap training data, so that a gain may be memory. Without those that stand there "
@@ -341,7 +324,7 @@ def test_problems_that_a_donor_was_trained_on_are_told_and_left_out_beside_it(tm
 
 def test_a_repeat_shows_how_much_flips_by_itself(tmp_path: Path) -> None:
     write_run(tmp_path / "target", BASELINE)
-    write_run(tmp_path / "target-again", _flipped(BASELINE, gained=1, lost=2))
+    write_run(tmp_path / "target-again", flipped(BASELINE, gained=1, lost=2))
     assert "3 of 100 problems came out differently with nothing changed" in _caveats(tmp_path)
 
 
@@ -381,94 +364,6 @@ def test_several_samples_are_compared_by_problem(tmp_path: Path) -> None:
     assert contrast.detectable == pytest.approx(100 * (1.959964 + 0.841621) * deviation / 8**0.5)
 
 
-def test_robustness_is_the_difference_in_differences_on_the_same_problems(tmp_path: Path) -> None:
-    """Clean: +17 points on all, +20 on the 50 that the operator applies to; changed: +4 on those."""
-    write_run(tmp_path / "target", BASELINE)
-    arm = _flipped(BASELINE, gained=20, lost=3)
-    write_run(tmp_path / "whole", arm, vector="v", alpha=1.0)
-    some = list(range(50, 100))
-    changed = [outcome(f"p{place}", BASELINE[place]) for place in some]
-    better = [outcome(f"p{place}", BASELINE[place] or place in (98, 99)) for place in some]
-    typo = _perturbed("typo")
-    write_run(tmp_path / "typo" / "target", changed, benchmark=typo, problems_sha256="1" * 64)
-    write_run(tmp_path / "typo" / "whole", better, benchmark=typo, problems_sha256="1" * 64, vector="v", alpha=1.0)
-    comparison = compare_runs([tmp_path])
-    (row,) = comparison.robustness
-    assert (row.n, row.arm, row.baseline) == (50, "whole", "target")
-    clean = 100 * sum(arm[place] - BASELINE[place] for place in some) / 50
-    assert row.clean_points == pytest.approx(clean) == pytest.approx(40.0)
-    assert row.changed_points == pytest.approx(4.0)
-    assert row.difference.points == pytest.approx(-36.0)
-    # 18 problems moved by -1, the others not: 2 of 2^18 signs are as extreme
-    assert row.clear and row.p <= 0.001
-    assert row.holm_p == row.p
-
-
-def test_perturbations_of_one_problem_are_pooled_as_clusters(tmp_path: Path) -> None:
-    verdicts = [place % 2 == 0 for place in range(200)]
-    arm = _flipped(verdicts, gained=30, lost=5)
-    write_run(tmp_path / "target", verdicts)
-    write_run(tmp_path / "whole", arm, vector="v", alpha=1.0)
-    for number, operator in enumerate(("typo", "surface", "number-format"), 1):
-        fields: dict[str, Any] = {"benchmark": _perturbed(operator), "problems_sha256": str(number) * 64}
-        write_run(tmp_path / operator / "target", verdicts, **fields)
-        write_run(tmp_path / operator / "whole", _flipped(verdicts, gained=12, lost=5), vector="v", alpha=1.0, **fields)
-    *single, together = compare_runs([tmp_path]).robustness
-    assert len(single) == 3 and together.n == 200 and len(together.changed) == 3
-    assert together.difference.points == pytest.approx(single[0].difference.points) == pytest.approx(-9.0)
-    # the same three times is no more evidence than once
-    assert single[0].difference.interval is not None and together.difference.interval is not None
-    assert together.difference.interval.low == pytest.approx(single[0].difference.interval.low, rel=1e-6)
-    assert together.holm_p is None
-
-
-def test_without_the_unchanged_problems_the_table_says_what_to_measure(tmp_path: Path) -> None:
-    typo = _perturbed("typo")
-    write_run(tmp_path / "target", BASELINE, benchmark=typo)
-    write_run(tmp_path / "whole", _flipped(BASELINE, gained=9, lost=1), benchmark=typo, vector="v", alpha=1.0)
-    comparison = compare_runs([tmp_path])
-    assert comparison.robustness == ()
-    assert any("no difference in differences for whole" in note for note in comparison.tables[0].notes)
-
-
-def test_severity_nought_is_the_unchanged_side(tmp_path: Path) -> None:
-    for severity in (0, 1):
-        fields: dict[str, Any] = {"benchmark": _perturbed("typo", severity), "problems_sha256": str(severity) * 64}
-        write_run(tmp_path / str(severity) / "target", BASELINE, **fields)
-        verdicts = _flipped(BASELINE, gained=10 - 5 * severity, lost=1)
-        write_run(tmp_path / str(severity) / "whole", verdicts, vector="v", alpha=1.0, **fields)
-    (row,) = compare_runs([tmp_path]).robustness
-    assert (row.clean_points, row.changed_points) == pytest.approx((9.0, 4.0))
-
-
-def test_changed_problems_that_were_sampled_otherwise_are_refused(tmp_path: Path) -> None:
-    for folder, fields in (
-        ("clean", {}),
-        ("typo", {"benchmark": _perturbed("typo"), "sampling": {"temperature": 1.0}}),
-    ):
-        write_run(tmp_path / folder / "target", BASELINE, **fields)
-        write_run(tmp_path / folder / "whole", BASELINE, vector="v", alpha=1.0, **fields)
-    with pytest.raises(RunError, match=r"were not measured alike:\n.*sampling.temperature \(1.0, 0.0\)"):
-        compare_runs([tmp_path])
-
-
-def test_what_may_change_the_answer_is_no_measure_of_robustness(tmp_path: Path) -> None:
-    write_run(tmp_path / "target", BASELINE)
-    write_run(tmp_path / "whole", BASELINE, vector="v", alpha=1.0)
-    shuffled = _perturbed("shuffle-all")
-    write_run(tmp_path / "s" / "target", BASELINE, benchmark=shuffled)
-    write_run(tmp_path / "s" / "whole", BASELINE, benchmark=shuffled, vector="v", alpha=1.0)
-    comparison = compare_runs([tmp_path])
-    assert comparison.robustness == ()
-    assert any("may change the right answer" in note for table in comparison.tables for note in table.notes)
-
-
-def test_a_limited_run_is_not_taken_for_the_benchmark(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", BASELINE, benchmark={"limit": 100})
-    (table,) = compare_runs([tmp_path]).tables
-    assert table.notes == ("at most 100 problems of each task were measured, not the whole benchmark",)
-
-
 def test_the_same_runs_and_seed_give_the_same_document(tmp_path: Path) -> None:
     study = _study(tmp_path)
     first = json.dumps(compare_runs([study], seed=3).to_json(), allow_nan=False)
@@ -485,3 +380,46 @@ def test_degenerate_runs_give_finite_numbers_or_none(tmp_path: Path, verdicts: l
     same = document["benchmarks"][0]["differences"][0]
     assert (same["arm"], same["points"], same["p"], same["detectable"]) == ("same", 0.0, 1.0, None)
     assert same["low"] < 0 < same["high"]
+
+
+def test_numbered_controls_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    for number in (10, 9, 1):
+        write_run(tmp_path / f"random-{number}", BASELINE, vector=f"r{number}", alpha=1.0, control="random")
+    (table,) = compare_runs([tmp_path]).tables
+    assert [arm.name for arm, _ in table.arms] == ["target", "random-1", "random-9", "random-10"]
+
+
+def test_a_negative_alpha_is_not_among_those_that_one_chooses_from(tmp_path: Path) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "plus", flipped(BASELINE, gained=12, lost=2), vector="v", alpha=1.0)
+    write_run(tmp_path / "minus", flipped(BASELINE, gained=2, lost=12), vector="v", alpha=-1.0)
+    (table,) = compare_runs([tmp_path]).tables
+    assert len(table.contrasts) == 2 and table.sweeps == ()
+
+
+def test_few_flips_of_a_control_are_no_caveat(tmp_path: Path) -> None:
+    """Controls are ranked all together; nobody asks whether one of them has a p below 0.05."""
+    write_run(tmp_path / "target", BASELINE)
+    for name, fields in (("arm", {}), ("random-1", {"control": "random"})):
+        write_run(tmp_path / name, flipped(BASELINE, gained=3, lost=0), vector=name, alpha=1.0, **fields)
+    (table,) = compare_runs([tmp_path]).tables
+    found = {one.arm.name: one.caveats for one in table.contrasts}
+    assert found["random-1"] == () and "problems that flipped: 3" in found["arm"][0]
+
+
+def test_prompts_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Two runs with the plain prompt, one of which had no chat template, are not one prompt."""
+    write_run(tmp_path / "target", BASELINE)
+    bare = PLAIN | {"chat_template": False}
+    write_run(tmp_path / "whole", flipped(BASELINE, gained=9, lost=0), vector="v", alpha=1.0, prompt=bare)
+    (table,) = compare_runs([tmp_path]).tables
+    assert [arm.asked for arm, _ in table.arms] == ["plain", "plain, bare"]
+    assert "(plain, bare; plain)" in table.contrasts[0].caveats[0]
+
+
+def test_likelihoods_are_said_to_leave_no_room_for_reasoning(tmp_path: Path) -> None:
+    likelihood = {"name": "log-likelihood"}
+    write_run(tmp_path / "target", BASELINE, prompt=likelihood, task="sciq")
+    write_run(tmp_path / "whole", BASELINE, vector="v", alpha=1.0, prompt=likelihood, task="sciq")
+    assert "nothing was written" in _caveats(tmp_path)

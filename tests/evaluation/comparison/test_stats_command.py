@@ -83,3 +83,45 @@ def test_where_nothing_was_measured_there_is_no_table(tmp_path: Path, monkeypatc
     result = _run(str(tmp_path), monkeypatch=monkeypatch)
     assert result.exit_code == 1
     assert "holds no run" in result.stderr
+
+
+def test_controls_have_a_table_of_their_own_that_fits_eighty_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "vector-think", [True] * 380 + [False] * 120, vector="v", alpha=1.0)
+    for number in range(1, 20):
+        write_run(tmp_path / f"random-{number}", BASELINE, vector=f"r{number}", alpha=1.0, control="random")
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(main, ["stats", str(tmp_path)]).stdout.splitlines()
+    titles = [line.strip() for line in lines if "against target" in line]
+    assert titles == ["against target", "controls, against target"]
+    assert sum(line.split()[:1] == ["random-19"] for line in lines) == 2  # by itself, and against the target
+    assert sum(line.split()[:1] == ["vector-think"] for line in lines) == 2  # its name is whole in both
+    assert "0 of 19 vectors that carry nothing" in " ".join(lines) and max(map(len, lines)) <= 80
+
+
+def test_on_dev_nobody_is_told_to_choose_alpha_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part, advised in (("dev", False), ("test", True)):
+        benchmark = {"split": {"part": part}}
+        write_run(tmp_path / part / "target", BASELINE, benchmark=benchmark)
+        for alpha in (0.5, 1.0):
+            verdicts = [True] * round(300 + 50 * alpha) + [False] * round(200 - 50 * alpha)
+            write_run(tmp_path / part / f"plus-{alpha}", verdicts, vector="v", alpha=alpha, benchmark=benchmark)
+        said = " ".join(_run(str(tmp_path / part), monkeypatch=monkeypatch).stdout.split())
+        assert "the best of 2 alphas" in said
+        assert ("choose alpha on other problems" in said) == advised
+
+
+def test_runs_on_different_problems_are_said_to_have_no_counterpart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "vector", BASELINE, task="sciq", vector="v", alpha=1.0)
+    result = _run(str(tmp_path), monkeypatch=monkeypatch)
+    assert " ".join(result.stdout.split()).count("the only run on these problems") == 2
+
+
+def test_a_limit_stands_beside_the_number_of_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "only", [True] * 12 + [False] * 8, benchmark={"limit": 20})
+    assert "20 problems (--limit 20)" in _run(str(run.path), monkeypatch=monkeypatch).stdout

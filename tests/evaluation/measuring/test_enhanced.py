@@ -15,7 +15,7 @@ from reasonvec.evaluation.comparison import compare_runs
 from reasonvec.evaluation.engines.interface import Sampling
 from reasonvec.weights import apply, extract, transfer
 from reasonvec.weights.documents import format_document
-from tests.evaluation.measuring.models import checkpoint
+from tests.evaluation.measuring.models import but_length, checkpoint
 
 SHORT = Sampling(max_new_tokens=4)
 
@@ -137,11 +137,12 @@ def test_declared_training_data_that_has_gone_is_told_and_can_be_named(problems,
     digest = hashlib.sha256(training.read_bytes()).hexdigest()
     declare(donor, {"file": "training.jsonl", "path": "/nowhere/training.jsonl", "sha256": digest})
     found = measure(donor, problems, tmp_path / "run")
-    assert len(found.warnings) == 1
-    assert f"declared that is not here, or is another file now: training.jsonl ({donor})" in found.warnings[0]
+    (told,) = but_length(found.warnings)
+    assert f"declared that is not here, or is another file now: training.jsonl ({donor})" in told
     record = json.loads((tmp_path / "run" / "run.json").read_text())["contamination"]
     assert (record["missing"], record["overlapping"]) == ([f"training.jsonl ({donor})"], None)
-    assert measure(donor, problems, tmp_path / "named", training_data=[training]).warnings == ()
+    found = measure(donor, problems, tmp_path / "named", training_data=[training])
+    assert but_length(found.warnings) == []
 
 
 def test_a_checkpoint_in_a_store_is_refused_and_not_half_read(target, monkeypatch):

@@ -14,7 +14,7 @@ from reasonvec.evaluation import measuring
 from reasonvec.evaluation.engines import harness
 from reasonvec.evaluation.engines.interface import Sampling
 from reasonvec.evaluation.runs import load_run
-from tests.evaluation.measuring.models import Scripted, checkpoint, says
+from tests.evaluation.measuring.models import Scripted, but_length, checkpoint, says
 
 SHORT = Sampling(max_new_tokens=4)
 
@@ -202,11 +202,8 @@ def test_declared_training_data_that_overlaps_is_recorded_and_told(problems, tmp
     assert record["overlapping"] == 2
     assert record["ids"] == ["mine/0", "mine/2"]
     assert [each["rows"] for each in record["training_data"]] == [3]
-    assert len(found.warnings) == 1
-    assert (
-        f"2 of the 7 problems of {problems} overlap the training data ({training}): 2 of them whole"
-        in found.warnings[0]
-    )
+    (told,) = but_length(found.warnings)
+    assert f"2 of the 7 problems of {problems} overlap the training data ({training}): 2 of them whole" in told
 
 
 def test_training_data_may_be_named_and_clean(target, problems, tmp_path):
@@ -214,7 +211,7 @@ def test_training_data_may_be_named_and_clean(target, problems, tmp_path):
     training.write_text(json.dumps({"text": "Nothing of the kind stands here."}))
     found = measure(target, problems, tmp_path / "run", training_data=[training])
     assert load_run(tmp_path / "run").configuration["contamination"]["overlapping"] == 0
-    assert found.warnings == ()
+    assert but_length(found.warnings) == []
 
 
 def test_a_declaration_that_cannot_be_read_is_refused(problems, tmp_path):

@@ -159,5 +159,5 @@ def test_changed_problems_of_ones_own_are_held_against_the_same_ones_unchanged(t
     for prompt in ("plain", "think"):
         measure(target, [problems, changed], tmp_path / "runs" / prompt, prompt=prompt)
     (row,) = compare_runs([tmp_path / "runs"]).robustness
-    assert [setting.task for setting in row.changed] == ["mine"]
+    assert [setting.task for setting in row.changed] == ["mine.jsonl"]
     assert row.n == len(changed.read_text().splitlines()) - 1

@@ -219,7 +219,7 @@ def test_outcomes_are_on_the_disk_before_the_next_batch(target, problems, tmp_pa
         target, tasks=[str(problems)], out=tmp_path / "run", part="all", sampling=SHORT,
         progress=lambda task, done, total: seen.append((done, total, lines(tmp_path / "run").count(b"\n"))),
     )  # fmt: skip
-    assert seen == [(2, 7, 2), (4, 7, 4), (6, 7, 6), (7, 7, 7)]
+    assert seen == [(0, 7, 0), (2, 7, 2), (4, 7, 4), (6, 7, 6), (7, 7, 7)]
     assert [len(prompts) for prompts in engine.asked] == [2, 2, 2, 1]
 
 

@@ -78,6 +78,16 @@ class Arm:
         return json.dumps({name: prompt[name] for name in prompt if name not in _OF_BENCHMARK}, sort_keys=True)
 
     @property
+    def asked(self) -> str:
+        """The prompt's name, and what of `wording` that name does not say: --bare, --placement system."""
+        prompt = self.run.configuration["prompt"]
+        words = prompt.get("instruction")
+        name = f'"{words}"' if self.prompt == "custom" and isinstance(words, str) else self.prompt
+        bare = prompt.get("chat_template") is False and not self.unprompted
+        system = prompt.get("placement") == "system"
+        return f"{name}{', bare' * bare}{', system' * system}"
+
+    @property
     def plain(self) -> bool:
         """Whether nothing was added to the question."""
         return self.prompt == "plain" or self.unprompted
@@ -155,12 +165,10 @@ def _arm(run: Run, setting: Setting, name: str) -> Arm:
 def _setting(run: Run) -> Setting:
     split = _field(run, "benchmark", "split", dict, optional=True) or {}
     header = _field(run, "benchmark", "perturbation", dict, optional=True) or {}
-    origin = header.get("benchmark")
-    original = origin.get("task") if isinstance(origin, dict) else None
     task = _field(run, "benchmark", "task", str)
     name, own, variant = task.rpartition(".jsonl")
-    if own:  # a changed file's name says less than what it was made of, which is recorded without `.jsonl`
-        task = (original if isinstance(original, str) else PurePath(name).name) + variant
+    if own:  # a file is named without its directories; one of changed problems by what it was made of
+        task = f"{_origin(header) or f'{PurePath(name).name}.jsonl'}{variant}"
     for name, kind in (("operator", str), ("severity", int), ("seed", int)):
         if header and not isinstance(header.get(name), kind):
             raise _damaged(run, f"benchmark.perturbation.{name}", header.get(name))
@@ -173,6 +181,16 @@ def _setting(run: Run) -> Setting:
         severity=header.get("severity"),
         seed=header.get("seed"),
     )
+
+
+def _origin(header: Mapping[str, Any]) -> str | None:
+    """What changed problems were made of: a benchmark's name, or a file of one's own, which is recorded by its stem."""
+    origin = header.get("benchmark")
+    if not isinstance(origin, dict) or not isinstance(origin.get("task"), str):
+        return None
+    file = f"{origin['task']}.jsonl"
+    files = origin.get("files")
+    return file if isinstance(files, dict) and file in files else str(origin["task"])
 
 
 def _field(run: Run, section: str, name: str, kind: Any, *, optional: bool = False) -> Any:

@@ -20,8 +20,8 @@ def caveats(found: Contrast) -> Iterator[str]:
         return
     if found.arm.model != found.baseline.model and found.arm.wording != found.baseline.wording:
         yield (
-            f"model and prompt both differ ({found.arm.prompt}, {found.baseline.prompt}), so the difference is that "
-            f"of both together. Look at the baseline with the same prompt"
+            f"model and prompt both differ ({found.arm.asked}; {found.baseline.asked}), so the difference is that "
+            f"of both together. Against the baseline with the same prompt it is the vector's alone"
         )
     yield from _overlap_warnings(found)
     yield from _form_warnings(found)
@@ -31,10 +31,17 @@ def caveats(found: Contrast) -> Iterator[str]:
                 f"the harness's {name} says {points:+.1f} points where ours says {found.difference.points:+.1f}: read "
                 f"some completions before believing either"
             )
+    if found.role == "control":  # ranked all together: that one of them has few flips says nothing
+        return
     flips = None if found.gained is None or found.lost is None else found.gained + found.lost
     if flips is not None and flips < FEWEST_FLIPS:
         yield f"problems that flipped: {flips}. Below {FEWEST_FLIPS} no result could have p < 0.05"
     yield from _level_warnings(found)
+    if found.arm.unprompted:
+        yield (
+            "options were compared by their likelihood and nothing was written, so reasoning in writing had no place "
+            "to show itself"
+        )
 
 
 def _repeated(found: Contrast) -> str:

@@ -1,5 +1,6 @@
 """Runs in, evidence out: what is compared with what, what is refused, and what a family of comparisons shows."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ class Rank:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Several alphas of one vector on the same problems."""
+    """Several alphas above 0 of one vector on the same problems."""
 
     vector: str
     prompt: str
@@ -192,7 +193,14 @@ def _table(
     seed: int,
 ) -> Table:
     def place(arm: Arm) -> tuple[Any, ...]:
-        return (arm is not baseline, arm.control is not None, not arm.bare, arm.prompt, arm.alpha or 0.0, arm.name)
+        return (
+            arm is not baseline,
+            arm.control is not None,
+            not arm.bare,
+            arm.prompt,
+            arm.alpha or 0.0,
+            _natural(arm.name),
+        )
 
     ordered = sorted(arms, key=place)
     contrasts = []
@@ -208,6 +216,11 @@ def _table(
         sweeps=tuple(_sweeps(contrasts, seed)),
         notes=tuple(_notes(setting, note, ordered[0].run.configuration["benchmark"].get("limit"))),
     )
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    """To sort random-2 before random-10."""
+    return [(words, int(digits or 0)) for words, digits in re.findall(r"([^0-9]*)([0-9]*)", name)]
 
 
 def _pairs(arms: Sequence[Arm], baseline: Arm | None) -> Iterator[tuple[Arm, Arm, Role]]:
@@ -267,7 +280,8 @@ def _ranks(contrasts: Sequence[Contrast]) -> Iterator[Rank]:
 def _sweeps(contrasts: Sequence[Contrast], seed: int) -> Iterator[Sweep]:
     groups: dict[tuple[Any, ...], list[Contrast]] = {}
     for found in contrasts:
-        if found.role in ("confirmatory", "exploratory") and not found.arm.bare:
+        # below 0 a vector is asked to do harm: nobody would choose that alpha
+        if found.role in ("confirmatory", "exploratory") and (found.arm.alpha or 0.0) > 0 and not found.arm.bare:
             key = (found.arm.target, found.arm.vector, found.arm.wording, found.baseline.name)
             groups.setdefault(key, []).append(found)
     for members in groups.values():
@@ -290,7 +304,7 @@ def _notes(setting: Setting, note: str | None, limit: object) -> Iterator[str]:
     if limit is not None:
         yield f"at most {limit} problems of each task were measured, not the whole benchmark"
     if setting.part == "dev":
-        yield "the development part: exploratory, no member of the family; confirm what is chosen here on the test part"
+        yield "the dev part is exploratory, so there is no Holm's p; confirm on the test part what is chosen here"
     if setting.operator in _ANOTHER_ANSWER and setting.changed:
         yield f"{setting.operator} may change the right answer, so this is no measure of robustness"
 
@@ -327,7 +341,8 @@ def _robustness(tables: Sequence[Table], seed: int) -> tuple[list[Table], list[R
     adjusted = iter(holm([row.p for row in rows]))
     rows = []
     for members in found.values():
-        rows += [replace(row, holm_p=next(adjusted)) for row in members]
+        arm, baseline = members[0].arm, members[0].baseline  # elsewhere the same two may be in other directories
+        rows += [replace(row, arm=arm, baseline=baseline, holm_p=next(adjusted)) for row in members]
         if len(members) > 1:
             rows.append(pooled(members, seed=seed))
     return told, rows

@@ -6,7 +6,7 @@ from typing import Any
 
 from reasonvec.evaluation.comparison.arms import Arm
 
-SAME_PROBLEMS = (("benchmark", "problems_sha256"), ("benchmark", "limit"), ("benchmark", "split"))
+SAME_PROBLEMS = (("benchmark", "limit"), ("benchmark", "split"), ("benchmark", "problems_sha256"))
 SAME_SAMPLING = (("sampling", "samples"), ("sampling", "temperature"), ("sampling", "max_new_tokens"),
                  ("engine", "name"), ("engine", "dtype"))  # fmt: skip
 """Any of them changes accuracy by itself. What else is said of the engine, such as its device and batch size, changes

@@ -24,6 +24,7 @@ class Robustness:
     """The difference on changed problems minus the difference on the same problems unchanged."""
 
     arm: str
+    """Named as on the unchanged problems, so that rows of several perturbations have one name."""
     baseline: str
     changed: tuple[Setting, ...]
     """The changed problems; several where they are pooled."""
@@ -73,7 +74,7 @@ def robustness(changed: Contrast, clean: Contrast, *, seed: int) -> Robustness:
     values = [
         (id, value, unchanged[id]) for id, value in zip(changed.baseline.problems, changed.differences, strict=True)
     ]
-    return _of(changed.arm.name, changed.baseline.name, (changed.arm.setting,), values, seed)
+    return _of(clean.arm.name, clean.baseline.name, (changed.arm.setting,), values, seed)
 
 
 def pooled(parts: Sequence[Robustness], *, seed: int) -> Robustness:

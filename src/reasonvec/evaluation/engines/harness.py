@@ -29,6 +29,8 @@ from transformers import (
 from reasonvec.errors import CheckpointError
 from reasonvec.evaluation.engines.interface import BROKEN, Generated, Sampling
 
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+"""What `load` gives."""
 CPU_BATCH = 16
 """What --batch-size auto is on a CPU, where there is no memory to fill and padding costs time."""
 LARGEST_BATCH = 64
@@ -166,7 +168,7 @@ class _Watch(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-def load(checkpoint: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(checkpoint: Path) -> Loaded:
     """Model and tokenizer of a directory, on the GPU if there is one, in the dtype it is stored in; no network, no
     code of the checkpoint's.
 
