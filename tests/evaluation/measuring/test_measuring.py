@@ -287,3 +287,9 @@ def test_only_the_problems_that_were_measured_are_counted_as_overlapping(target,
     record = load_run(tmp_path / "run").configuration["contamination"]
     assert record["overlapping"] == 2
     assert set(record["ids"]) == set(load_run(tmp_path / "run").by_id)
+
+
+def test_the_test_part_is_measured_unless_told_otherwise(target, problems, tmp_path):
+    measuring.evaluate(target, tasks=[str(problems)], out=tmp_path / "run", sampling=SHORT)
+    split = load_run(tmp_path / "run").configuration["benchmark"]["split"]
+    assert (split["part"], split["dev"], split["test"]) == ("test", 1, 6)
