@@ -123,3 +123,10 @@ def test_dev_is_a_fifth_of_the_smallest_task_from_each_and_the_limit_is_of_each(
     few = ids(benchmark, "test", tmp_path, 3)
     assert [sum(id.startswith(task) for id in few) for task in "ab"] == [3, 3]
     assert few == [problem.id for problem in benchmark.problems if problem.id in few]  # in the file's order
+
+
+def test_the_rule_is_the_one_that_earlier_runs_were_divided_by(tmp_path):
+    """Written down once: a rule that changes would make dev problems of then test problems of now."""
+    benchmark = own(tmp_path)
+    assert ids(benchmark, "dev", tmp_path) == ["q1", "q16", "q19", "q24", "q27", "q28"]
+    assert ids(benchmark, "all", tmp_path, 3) == ["q2", "q6", "q20"]

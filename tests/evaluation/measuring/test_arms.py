@@ -167,6 +167,18 @@ def test_a_sandbox_that_cannot_hold_is_refused_before_the_weights(target, progra
         measuring.evaluate(target, tasks=[str(programs)], out=tmp_path / "run", part="all", sampling=SHORT)
 
 
+def test_what_was_accepted_of_a_sandbox_is_recorded(target, programs, tmp_path, monkeypatch):
+    from contextlib import nullcontext
+
+    told = []
+    monkeypatch.setattr(measuring, "require", lambda report, *, accept_unsandboxed: told.append(accept_unsandboxed))
+    answer = Scripted(lambda prompt, sample: Generated("I would rather not.", 5, True))
+    monkeypatch.setattr(measuring, "_opened", lambda *_, **__: nullcontext((answer, None)))
+    measuring.evaluate(target, tasks=[str(programs)], out=tmp_path / "run", part="all", accept_unsandboxed=True)
+    assert told == [True]
+    assert load_run(tmp_path / "run").configuration["sandbox"]["accepted_without"] is True
+
+
 def test_stdout_is_one_document_and_stderr_the_rest(target, problems, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "reasonvec", "evaluate", target, "--task", problems, "--split", "all", "--json",

@@ -245,3 +245,45 @@ def test_log_likelihoods_that_are_no_numbers_are_one_message(target, choices, tm
     monkeypatch.setattr(engine, "log_likelihoods", lambda pairs: [float("nan")] * len(pairs))
     with pytest.raises(CheckpointError, match="the log-likelihoods of the options of c. are nan, nan, nan, nan: such"):
         measure(target, choices, tmp_path / "run")
+
+
+def test_per_byte_is_per_byte_and_not_per_letter(target, tmp_path, monkeypatch):
+    file = tmp_path / "bytes.jsonl"
+    row = {"question": "Q?", "answer": "éééé", "kind": "choice", "details": {"distractors": ["abcdef"]}}
+    file.write_text(json.dumps(row))
+    engine = scripted(monkeypatch, Scripted(says("")))
+    monkeypatch.setattr(engine, "log_likelihoods", lambda pairs: [-7.0, -5.0])
+    measure(target, file, tmp_path / "run")
+    (outcome,) = load_run(tmp_path / "run").outcomes
+    assert outcome.correct
+    assert outcome.normalised  # -5/8 is above -7/6; of letters -5/4 would be below
+
+
+def test_a_task_is_measured_beside_longer_ones_as_it_is_alone(target, problems, tmp_path):
+    other = tmp_path / "short.jsonl"
+    other.write_text(json.dumps({"question": "add 1.", "answer": "2"}))
+    measuring.evaluate(target, tasks=[str(problems), str(other)], out=tmp_path / "both", part="all", sampling=SHORT)
+    for task, name in ((problems, "mine"), (other, "short")):
+        measure(target, task, tmp_path / name)
+        alone, beside = ((tmp_path / run / "outcomes.jsonl").read_bytes() for run in (name, f"both/{name}"))
+        assert alone == beside
+
+
+def test_the_harness_two_metrics_stand_beside_ours(target, problems, tmp_path, monkeypatch):
+    answers = {"Tom has 12": "The answer is 17 eggs. Step 2.", "12, add 5": "#### 9"}
+    scripted(monkeypatch, Scripted(
+        lambda prompt, n: says(next((text for words, text in answers.items() if words in prompt), "no idea"))(prompt, n)
+    ))  # fmt: skip
+    measure(target, problems, tmp_path / "run")
+    found = {each.id: (each.correct, each.extracted, each.strict, each.flexible)
+             for each in load_run(tmp_path / "run").outcomes}  # fmt: skip
+    assert found["mine/3"] == (True, "17", False, False)
+    assert found["mine/0"] == (True, "9", True, True)
+    assert found["mine/1"] == (False, None, False, False)
+
+
+def test_only_the_problems_that_were_measured_are_counted_as_overlapping(target, problems, tmp_path):
+    measure(target, problems, tmp_path / "run", limit=2, training_data=[problems])
+    record = load_run(tmp_path / "run").configuration["contamination"]
+    assert record["overlapping"] == 2
+    assert set(record["ids"]) == set(load_run(tmp_path / "run").by_id)
