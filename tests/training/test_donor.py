@@ -46,8 +46,19 @@ def test_a_donor_is_an_ordinary_checkpoint_with_its_record(base: Path, sums: Pat
     assert record["validation"]["before"]["loss"] > record["validation"]["after"]["loss"]
     assert sorted(path.name for path in trained.iterdir()) == [
         "chat_template.jinja", "config.json", "generation_config.json", "log.jsonl", "model.safetensors", "plan.json",
-        "tokenizer.json", "tokenizer_config.json", "training.json", "trajectory",
+        "tensorboard", "tokenizer.json", "tokenizer_config.json", "training.json", "trajectory",
     ]  # fmt: skip
+
+
+def test_tensorboard_shows_the_losses_of_the_log(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "tensorboard"))
+    events.Reload()
+    shown = {event.step: event.value for event in events.Scalars("train/loss")}
+    logged = {row["step"]: row["loss"] for row in read_log(trained) if "loss" in row}
+    assert shown == pytest.approx(logged)
+    assert len(shown) == 12
 
 
 def test_the_trajectory_holds_checkpoints_at_powers_of_two_that_lead_to_the_donor(trained: Path) -> None:
@@ -252,8 +263,13 @@ def test_a_run_killed_while_its_donor_is_put_in_place_goes_on(
     assert (out / "model.safetensors").exists()
     assert not (out / "config.json").exists()
     train_donor(replace(asked, resume=True))
-    names = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
-    assert names == sorted(str(path.relative_to(whole)) for path in whole.rglob("*"))
+    for name in ("tensorboard", "training.json", "adapter"):
+        assert (out / name).exists()
+    ours, theirs = (
+        sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.parent.name != "tensorboard")
+        for place in (out, whole)
+    )
+    assert ours == theirs
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
