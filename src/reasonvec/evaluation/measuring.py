@@ -114,7 +114,7 @@ def evaluate(
     described = arm.to_json()
     batch_size = batch_size or _begun_with(path for runs in places.values() for path in runs.values())
     longest = max(plan.longest for plan in plans.values()) + 1  # a token that begins every text, with some tokenizers
-    model = harness.load(arm.checkpoint.path) if engine == "transformers" else None
+    model = harness.load(arm.checkpoint.path, to_change=arm.vector is not None) if engine == "transformers" else None
     evaluations: list[Evaluation] = []
     for each, runs in places.items():
         arm = arms[each]

@@ -54,7 +54,7 @@ def test_a_sweep_loads_the_model_once_and_measures_each_arm_as_if_alone(
     from reasonvec.evaluation.engines import harness
 
     loads, load = [], harness.load
-    monkeypatch.setattr(harness, "load", lambda path: (loads.append(path), load(path))[1])
+    monkeypatch.setattr(harness, "load", lambda path, **how: (loads.append(path), load(path, **how))[1])
     common = ["--vector", vector, "--task", problems, "--split", "all", "--max-new-tokens", 6]
     swept = [*common, "--alpha", 0.5, "--alpha", 1, "--alpha", -1, "--out", tmp_path / "sweep" / "{alpha}"]
     done = command(target, *swept)
@@ -101,7 +101,7 @@ def test_a_vector_that_does_not_fit_is_one_message_before_the_weights(vector, pr
 
     shape = ModelShape(hidden=24, intermediate=32, layers=2, heads=2, key_value_heads=1, initializer_range=0.3)
     save_checkpoint(build_model(shape, world_tokenizer(), seed=0), world_tokenizer(), out=tmp_path / "other")
-    monkeypatch.setattr(harness, "load", lambda *_: pytest.fail("the weights were loaded first"))
+    monkeypatch.setattr(harness, "load", lambda *_, **__: pytest.fail("the weights were loaded first"))
     done = command(
         tmp_path / "other", "--vector", vector, "--task", problems, "--split", "all", "--out", tmp_path / "r"
     )
@@ -162,7 +162,7 @@ def test_a_sandbox_that_cannot_hold_is_refused_before_the_weights(target, progra
         raise SandboxError("no network is missing")
 
     monkeypatch.setattr(measuring, "require", refuse)
-    monkeypatch.setattr(harness, "load", lambda *_: pytest.fail("the weights were loaded first"))
+    monkeypatch.setattr(harness, "load", lambda *_, **__: pytest.fail("the weights were loaded first"))
     with pytest.raises(SandboxError, match="no network is missing"):
         measuring.evaluate(target, tasks=[str(programs)], out=tmp_path / "run", part="all", sampling=SHORT)
 

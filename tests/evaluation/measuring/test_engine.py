@@ -293,3 +293,16 @@ def test_other_settings_of_a_checkpoint_change_nothing(tmp_path, engine, odd):
     (path / "generation_config.json").write_text(json.dumps(settings | odd))
     other = harness.HarnessEngine(*harness.load(path), batch_size=4, longest=400)
     assert ask(other, max_new_tokens=8) == ask(engine, max_new_tokens=8)
+
+
+def test_weights_that_are_to_change_are_no_files_and_tied_ones_stay_tied(target):
+    mapped, _ = harness.load(target)
+    owned, _ = harness.load(target, to_change=True)
+    assert owned.lm_head.weight.data_ptr() == owned.model.embed_tokens.weight.data_ptr()
+    for (name, one), other in zip(mapped.named_parameters(), owned.parameters(), strict=True):
+        assert torch.equal(one, other), name
+        assert one.data_ptr() != other.data_ptr()
+    before = (target / "model.safetensors").read_bytes()
+    with torch.no_grad():
+        owned.model.norm.weight.add_(1)
+    assert (target / "model.safetensors").read_bytes() == before

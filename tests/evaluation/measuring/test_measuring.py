@@ -22,7 +22,7 @@ SHORT = Sampling(max_new_tokens=4)
 @pytest.fixture(autouse=True)
 def no_weights_are_loaded_for_what_is_refused(request, monkeypatch):
     if "refused" in request.node.name:
-        monkeypatch.setattr(harness, "load", lambda *_: pytest.fail("the weights were loaded first"))
+        monkeypatch.setattr(harness, "load", lambda *_, **__: pytest.fail("the weights were loaded first"))
 
 
 def measure(target, task, out, *, sampling=SHORT, part="all", **more):

@@ -106,7 +106,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_weights(target, pr
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.txt").write_text("")
     (tmp_path / "link").symlink_to("nowhere")
-    monkeypatch.setattr(measuring.harness, "load", lambda *_: pytest.fail("the weights were loaded first"))
+    monkeypatch.setattr(measuring.harness, "load", lambda *_, **__: pytest.fail("the weights were loaded first"))
     with pytest.raises((OutputError, UsageError), match=r"is an address in a store|is no directory|exists already"):
         measure(target, [problems], out)
     assert not (tmp_path / "s3:").exists()
