@@ -80,7 +80,8 @@ def evaluate(
 
     One task gives one run, the directory `out`; several give one each, in directories of it. Several alphas are arms of
     their own, for which the model is loaded once; `out` then holds `{alpha}`. Arguments, data, prompts,
-    vector and sandbox are checked before a weight is loaded, earlier runs of all tasks before the first answer.
+    vector and sandbox are checked before a weight is loaded, earlier runs of all tasks before the first answer at each
+    alpha.
     `batch_size` None takes what fits; a run that is resumed keeps the size it was begun with.
 
     Raises UsageError, BenchmarkError, CheckpointError, VectorError, IncompatibleError, SandboxError, OutputError, and
