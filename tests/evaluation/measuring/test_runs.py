@@ -136,6 +136,13 @@ def test_an_empty_directory_is_begun(target, problems, tmp_path):
     assert measure(target, problems, tmp_path / "run", resume=True).summary.problems == len(QUESTIONS)
 
 
+def test_a_run_killed_while_its_configuration_was_written_is_begun_anew(target, problems, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.x1y2z3").write_text('{"format": "reas')
+    assert measure(target, problems, tmp_path / "run", resume=True).summary.problems == len(QUESTIONS)
+    assert load_run(tmp_path / "run").complete
+
+
 def test_a_directory_of_something_else_is_not_resumed(target, problems, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("dear")

@@ -170,8 +170,11 @@ def find_runs(path: Path) -> list[Path]:
 
 
 def _stands(path: Path) -> bool:
-    """Whether anything is there; an empty directory may be left of a run that was killed in its first moment."""
-    return path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
+    """Whether anything is there, but for what a run that was killed in its first moment leaves: an empty directory, or
+    one with a configuration that had no name yet."""
+    if path.is_symlink() or path.is_file():
+        return True
+    return path.is_dir() and any(not entry.name.startswith(f".{CONFIGURATION}.") for entry in path.iterdir())
 
 
 def _expected(configuration: Mapping[str, Any], unknown: int) -> int:
