@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from reasonvec.errors import CheckpointError
 from reasonvec.evaluation.engines import harness
 from reasonvec.evaluation.engines.interface import Sampling
+from reasonvec.evaluation.hush import hushed
 from tests.evaluation.measuring.models import QUESTIONS, checkpoint
 
 PROMPTS = [f"<|user|> {question}<|assistant|>" for question in QUESTIONS]
@@ -155,7 +156,7 @@ def test_the_harness_own_loop_writes_the_same_completions(engine, target, tmp_pa
         "generation_kwargs": {"until": [], "max_gen_toks": 12, "do_sample": False},
         "metric_list": [{"metric": "exact_match"}],
     }  # fmt: skip
-    with harness.hushed():
+    with hushed():
         model, tokenizer = harness.load(target)
         results = simple_evaluate(
             HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, add_bos_token=False), tasks=[task],

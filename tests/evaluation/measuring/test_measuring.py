@@ -13,6 +13,7 @@ from reasonvec.errors import (
 from reasonvec.evaluation import measuring
 from reasonvec.evaluation.engines import harness
 from reasonvec.evaluation.engines.interface import Sampling
+from reasonvec.evaluation.hush import hushed
 from reasonvec.evaluation.runs import load_run
 from tests.evaluation.measuring.models import Scripted, but_length, checkpoint, says
 
@@ -78,7 +79,7 @@ def test_log_likelihoods_of_a_model_agree_with_the_harness_task(target, choices,
         "doc_to_choice": "{{distractors + [a]}}", "doc_to_target": 3,
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
     }  # fmt: skip
-    with harness.hushed():
+    with hushed():
         model, tokenizer = harness.load(target)
         results = simple_evaluate(
             HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4), tasks=[task], bootstrap_iters=0,

@@ -12,7 +12,7 @@ import pytest
 from reasonvec.errors import OutputError, RunError
 from reasonvec.evaluation import measuring
 from reasonvec.evaluation.engines.interface import Sampling
-from reasonvec.evaluation.runs import load_run
+from reasonvec.evaluation.runs import find_runs, load_run
 from reasonvec.evaluation.runs.record import Recorder
 from tests.evaluation.measuring.models import GOLDS, QUESTIONS, Scripted, checkpoint, says
 
@@ -191,6 +191,14 @@ def test_a_damaged_line_is_one_message(target, problems, tmp_path, line, complai
     with pytest.raises(RunError, match=r"outcomes.jsonl, line 1, ") as error:
         load_run(tmp_path / "run")
     assert complaint in str(error.value)
+
+
+def test_what_is_no_run_is_told_by_what_it_is(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for name, what in (("file", "is a file"), ("empty", "holds no run"), ("nowhere", "does not exist")):
+        with pytest.raises(RunError, match=f"{name} {what}. A run is a directory with run.json"):
+            find_runs(tmp_path / name)
 
 
 def test_two_writers_are_noticed(target, problems, tmp_path):

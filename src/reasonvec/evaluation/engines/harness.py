@@ -7,7 +7,6 @@ chat answers at few-shot separators and cuts completions at 256 tokens (docs/dec
 import bisect
 import contextlib
 import hashlib
-import logging
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +27,7 @@ from transformers import (
 
 from reasonvec.errors import CheckpointError
 from reasonvec.evaluation.engines.interface import BROKEN, Generated, Sampling
+from reasonvec.evaluation.hush import hushed
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """What `load` gives."""
@@ -220,25 +220,6 @@ def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding stands on the left and is masked
     return tokenizer
-
-
-@contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """Without what the libraries say of their own accord: their hints are about settings that are ours, made on
-    purpose."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "lm-eval", "transformers", "accelerate")]
-    before = [logger.level for logger in loggers]
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

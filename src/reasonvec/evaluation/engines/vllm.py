@@ -16,8 +16,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.vllm_causallms import VLLM
 
 from reasonvec.evaluation.arm import Arm
-from reasonvec.evaluation.engines.harness import hushed
 from reasonvec.evaluation.engines.interface import Generated, Sampling
+from reasonvec.evaluation.hush import hushed
 from reasonvec.weights.application import apply
 
 BATCH = 256

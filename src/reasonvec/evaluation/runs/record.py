@@ -164,7 +164,7 @@ def find_runs(path: Path) -> list[Path]:
         return [path]
     found = sorted(file.parent for file in path.rglob(CONFIGURATION)) if path.is_dir() else []
     if not found:
-        what = "holds no run" if path.is_dir() else "does not exist"
+        what = "holds no run" if path.is_dir() else "is a file" if path.exists() else "does not exist"
         raise RunError(f"{path} {what}. A run is a directory with {CONFIGURATION}, as `reasonvec evaluate` writes it.")
     return found
 
