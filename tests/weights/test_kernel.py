@@ -207,33 +207,43 @@ def test_both_refuse_the_same_hostile_streams(data):
     assert found[0] == found[1]
 
 
+def taken_apart(values, length):
+    """The streams of each block of `length` entries."""
+    starts = range(0, max(len(values), 1), length)
+    parts = [kernel.take_apart(values[start : start + length], Scratch()) for start in starts]
+    return [kernel.Streams(*(np.copy(stream) for stream in part)) for part in parts]
+
+
+@pytest.mark.parametrize("length", [64, 4096, 1 << 18])
 @pytest.mark.parametrize("count", [*LENGTHS, 1 << 18])
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.2, 1.0])
 @pytest.mark.parametrize("alpha", [1.0, -0.3])
-def test_a_patch_is_the_sum_and_is_put_back(count, share, alpha):
+def test_a_patch_is_the_sum_and_is_put_back(count, share, alpha, length):
     """`add_bfloat16` is the oracle of the sum; both twins do the same to the bit."""
+    if length == 64 and count > 10_000:
+        pytest.skip("as many blocks as a run never has")
     values, weight = differences(count + 1, count, share), interesting(14, count)
     weight[np.abs(weight.astype(np.float32)) > 1e30] = 1
-    streams = kernel.Streams(*(np.copy(part) for part in kernel.take_apart(values, Scratch())))
+    blocks = taken_apart(values, length)
+    touched = values != 0
     expected = np.empty(count, BF16)
     asked, realised, _ = kernel.add_bfloat16(weight, values, alpha, expected)
     differs = expected.view(np.uint16) != weight.view(np.uint16)
     found = []
     for patch in twins("patch_bfloat16"):
         patched = weight.copy()
-        changed, old = np.zeros(-(-count // 8), np.uint8), np.zeros(len(streams.symbols) + 1, np.uint16)
-        done = patch(patched, streams, alpha, changed, old)
+        mask, old = np.zeros(-(-count // 8), np.uint8), np.zeros(touched.sum(), np.uint16)
+        done = patch(patched, blocks, length, alpha, mask, old)
         assert done.finite
         assert patched.tobytes() == expected.tobytes()
         assert done.changed == differs.sum()
-        assert changed.tobytes() == np.packbits(differs, bitorder="little").tobytes()
-        kept = old[: done.changed]
-        assert kept.tobytes() == weight.view(np.uint16)[differs].tobytes()
+        assert mask.tobytes() == np.packbits(touched, bitorder="little").tobytes()
+        assert old.tobytes() == weight.view(np.uint16)[touched].tobytes()
         assert (done.asked, done.realised) == pytest.approx((asked, realised), rel=1e-9)
         found.append(done)
         for whole in (np.uint16, np.uint32):  # the second has no compiled twin
             bits = patched.view(np.uint16).astype(whole)
-            kernel.put_back(bits, changed, kept.astype(whole))
+            kernel.put_back(bits, mask, old.astype(whole))
             assert bits.astype(np.uint16).tobytes() == weight.tobytes()
     assert found[0] == found[1]
 
@@ -259,12 +269,26 @@ def test_a_patch_refuses_the_streams_that_do_not_fit_and_can_be_put_back(data):
         np.ones(0, np.float64),
     )
     fits = kernel.put_together(streams, np.zeros(count, np.float32)) is not None
+    (first,) = taken_apart(np.ones(1024, np.float32), 1024)
     for patch in twins("patch_bfloat16"):
-        weight = np.zeros(count, BF16)
-        changed, old = np.zeros(-(-count // 8), np.uint8), np.zeros(len(streams.symbols) + 1, np.uint16)
-        assert (patch(weight, streams, 1.0, changed, old) is not None) == fits
-        kernel.put_back(weight.view(np.uint16), changed, old)
+        weight = np.zeros(1024 + count, BF16)  # a block that fits goes before, and has to come off as well
+        touched = np.zeros(128 + -(-count // 8), np.uint8)
+        blocks = [first, streams] if count else [first]
+        old = np.zeros(sum(len(block.symbols) for block in blocks), np.uint16)
+        assert (patch(weight, blocks, 1024, 1.0, touched, old) is not None) == (fits or not count)
+        kernel.put_back(weight.view(np.uint16), touched, old)
         assert not weight.view(np.uint16).any()
+
+
+@needs_compiler
+def test_a_patch_wants_as_many_blocks_as_the_weights_have():
+    (streams,) = taken_apart(np.ones(64, np.float32), 64)
+    weight, touched, old = np.zeros(64, BF16), np.zeros(8, np.uint8), np.zeros(64, np.uint16)
+    for blocks, length in (([streams, streams], 64), ([], 64), ([streams], 32), ([streams], 12), ([streams], 0)):
+        with pytest.raises(ValueError):
+            kernel.patch_bfloat16(weight, blocks, length, 1.0, touched, old)
+    with pytest.raises(ValueError):
+        kernel.patch_bfloat16(weight, [streams], 64, 1.0, touched, old[:-1])
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -276,10 +300,10 @@ def test_a_patch_tells_what_is_not_finite(which, bad):
     if bad == "weight":
         weight[7] = np.nan
     before = weight.tobytes()
-    streams = kernel.Streams(*(np.copy(part) for part in kernel.take_apart(values, Scratch())))
-    changed, old = np.zeros(250, np.uint8), np.zeros(2, np.uint16)
-    assert not twins("patch_bfloat16")[which](weight, streams, 1.0, changed, old).finite
-    kernel.put_back(weight.view(np.uint16), changed, old)
+    blocks = taken_apart(values, 512)
+    touched, old = np.zeros(250, np.uint8), np.zeros(1, np.uint16)
+    assert not twins("patch_bfloat16")[which](weight, blocks, 512, 1.0, touched, old).finite
+    kernel.put_back(weight.view(np.uint16), touched, old)
     assert weight.tobytes() == before
 
 

@@ -12,6 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 import json  # noqa: E402
 import os  # noqa: E402
+import shutil  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
@@ -23,7 +24,7 @@ import numpy as np  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from reasonvec.errors import CheckpointError, IncompatibleError, UsageError, VectorError  # noqa: E402
-from reasonvec.weights import Options, apply, compress, extract, live  # noqa: E402
+from reasonvec.weights import Options, apply, compress, extract, live, sources  # noqa: E402
 from reasonvec.weights.live import attached  # noqa: E402
 from reasonvec.weights.loaded import Place  # noqa: E402
 from reasonvec.weights.vector import open_vector  # noqa: E402
@@ -155,7 +156,8 @@ def test_the_receipt_and_the_attachment_agree(toy, model, tmp_path):
         assert attachment.changed == changed
         assert attachment.fingerprint == receipt["vectors"][0]["fingerprint"]
         entries = sum(tensor.numel() for tensor in before.values())
-        assert attachment.kept_bytes < 2 * changed + entries / 8 + len(before)
+        added = sum(delta.changed for delta in open_vector(toy / "vector").deltas.values())
+        assert attachment.kept_bytes < 2 * added + entries / 8 + len(before)
 
 
 def test_alpha_zero_changes_nothing(toy, model):
@@ -210,14 +212,14 @@ def test_it_comes_off_whatever_is_raised_inside(toy, model, raised):
 @pytest.mark.parametrize("raised", [MemoryError, KeyboardInterrupt])
 @pytest.mark.parametrize("at", [0, 3, 11])
 def test_an_attachment_that_is_interrupted_leaves_the_model_as_it_was(toy, model, monkeypatch, raised, at):
-    before, whole, count = bits(model), live._Work.block, iter(range(1000))
+    before, whole, count = bits(model), live._Work.add, iter(range(1000))
 
-    def block(self, *arguments):
+    def add(self, *arguments):
         if next(count) == at:
             raise raised
         return whole(self, *arguments)
 
-    monkeypatch.setattr(live._Work, "block", block)
+    monkeypatch.setattr(live._Work, "add", add)
     with pytest.raises(raised), attached(model, toy / "vector"):
         pytest.fail("it was attached")
     assert bits(model) == before
@@ -493,6 +495,64 @@ def test_differences_that_float32_does_not_hold_rebuild_the_tuned_donor(tmp_path
         assert not (found[differ] & 0x7FFF).any()  # -0.0 and 0.0 are one number
         assert not (patterns[1][differ] & 0x7FFF).any()
     assert np.array_equal(found, patterns[0])
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """Donors of one tensor of five blocks, and their sparse vector."""
+    root, rng = tmp_path_factory.mktemp("long"), np.random.default_rng(1)
+    base = (rng.standard_normal((1100, 1000)) * 0.02).astype(BF16)
+    tuned = base + (rng.standard_normal(base.shape) * 1e-4 * (rng.random(base.shape) < 0.2)).astype(BF16)
+    for name, weight in (("base", base), ("tuned", tuned)):
+        (root / name).mkdir()
+        save_file({"weight": weight}, root / name / "model.safetensors")
+    extract(tuned=root / "tuned", base=root / "base", out=root / "vector", encoding="sparse")
+    return root
+
+
+def one_tensor(weight):
+    """A module that has `weight`, and the bits that the module's memory holds."""
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.from_numpy(weight.view(np.int16).copy()).view(torch.bfloat16))
+    return module, module.weight.detach().view(torch.int16).numpy().view(np.uint16)
+
+
+@pytest.mark.parametrize("run", [1, 2, 3, 8])
+@pytest.mark.parametrize("stored", [1, 100_000, 4 << 20])
+def test_blocks_are_added_in_runs_of_any_length(long, monkeypatch, run, stored):
+    monkeypatch.setattr(live, "RUN", run)
+    monkeypatch.setattr(sources, "RUN_BYTES", stored)
+    base, tuned = (load_file(long / name / "model.safetensors")["weight"] for name in ("base", "tuned"))
+    module, found = one_tensor(base)
+    with attached(module, long / "vector") as attachment:
+        assert np.array_equal(found, tuned.view(np.uint16))
+        assert attachment.changed == (base.view(np.uint16) != tuned.view(np.uint16)).sum()
+        assert attachment.realised_alpha == pytest.approx(1)
+    assert np.array_equal(found, base.view(np.uint16))
+
+
+@pytest.mark.parametrize("run", [2, 8])
+def test_a_fault_in_a_later_block_is_told_and_the_earlier_ones_come_off(long, monkeypatch, tmp_path, run):
+    monkeypatch.setattr(live, "RUN", run)
+    base = load_file(long / "base" / "model.safetensors")["weight"]
+    entry, base[1090, 7] = base[1090, 7], np.inf
+    module, found = one_tensor(base)
+    with (
+        pytest.raises(CheckpointError, match="'weight' of the target holds inf at entry 1090007"),
+        attached(module, long / "vector"),
+    ):
+        pytest.fail("it was attached")
+    assert np.array_equal(found, base.view(np.uint16))
+    base[1090, 7] = entry
+    module, found = one_tensor(base)
+    shutil.copytree(long / "vector", tmp_path / "vector")
+    (file,) = (tmp_path / "vector").glob("vector-*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 1  # of the last block
+    file.write_bytes(data)
+    with pytest.raises(VectorError, match="block 4 cannot be read"), attached(module, tmp_path / "vector"):
+        pytest.fail("it was attached")
+    assert np.array_equal(found, base.view(np.uint16))
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (5, 6), (3, 4, 5), (2, 1, 3, 2)], ids=str)

@@ -1,7 +1,7 @@
 /* The inner loops of `kernel.py` for bfloat16, which NumPy makes in several passes and C in one.
  *
  * Every function here has a NumPy twin in `kernel.py` that gives the same bits; the tests hold the two together, and the
- * package works without this file, slower. Nothing here allocates, raises for the numbers it meets, or knows of files.
+ * package works without this file, slower. Nothing here raises for the numbers it meets, or knows of files.
  * Compiled with -ffp-contract=off: a fused multiply-add would round once where NumPy rounds twice.
  */
 #define PY_SSIZE_T_CLEAN
@@ -308,46 +308,44 @@ static inline int trailing_zeros(uint64_t bits) {
 #endif
 }
 
-/* Some entries of a block: where they are, what is there, what is added. */
+/* Some entries of a block: where they are and what is added. */
 typedef struct {
     int count;
     uint32_t place[PIECE];
     float step[PIECE];
-    uint16_t before[PIECE];
 } Piece;
 
-/* Add a piece in place. `changed` gets a bit for each entry that then has other bits, the lowest first, and `old` their
- * bits as they were: how many. */
-static Py_ssize_t add_piece(const Piece *piece, uint16_t *weight, uint8_t *changed, uint16_t *old, double *asked,
+/* Add a piece in place. `touched` gets a bit for each entry, the lowest first, and `old` their bits as they were. How many
+ * have other bits now. */
+static Py_ssize_t add_piece(const Piece *piece, uint16_t *weight, uint8_t *touched, uint16_t *restrict old, double *asked,
                             double *realised, int *odd) {
     uint16_t after[PIECE];
-    const uint16_t *before = piece->before;
-    Py_ssize_t found = 0;
-    *odd |= add_float32(before, piece->step, 1.0f, after, piece->count, asked, realised);
+    int differ = 0;
+    for (int i = 0; i < piece->count; i++) old[i] = weight[piece->place[i]];
+    *odd |= add_float32(old, piece->step, 1.0f, after, piece->count, asked, realised);
+    for (int i = 0; i < piece->count; i++) differ += after[i] != old[i];
     for (int i = 0; i < piece->count; i++) {
         uint32_t place = piece->place[i];
-        int differs = after[i] != before[i];
         weight[place] = after[i];
-        old[found] = before[i]; /* the next one takes its place where nothing changed */
-        found += differs;
-        changed[place >> 3] |= (uint8_t)(differs << (place & 7));
+        touched[place >> 3] |= (uint8_t)(1 << (place & 7));
     }
-    return found;
+    return differ;
 }
 
 /* The sum of ADD in place, for a delta that is taken apart as `scatter` has it, without wide entries; `steps` is the
- * palette times alpha. `changed`, zero before, and `old`, with room for all symbols and one more, are filled as
- * `add_piece` does. How many changed, or -1 where the streams do not fit; what was done until then is told even so. */
+ * palette times alpha. `touched`, zero before, and `old`, with room for all symbols, are filled as `add_piece` does. How
+ * many changed, or -1 where the streams do not fit; what was done until then is told even so. */
 static Py_ssize_t patch(const uint8_t *gaps, Py_ssize_t gap_count, const uint8_t *symbols, Py_ssize_t symbol_count,
                         const float *steps, int palette_length, const float *literals, Py_ssize_t literal_count,
-                        float alpha, uint16_t *weight, Py_ssize_t count, uint8_t *changed, uint16_t *old,
+                        float alpha, uint16_t *weight, Py_ssize_t count, uint8_t *touched, uint16_t *old,
                         double *asked, double *realised, int *odd) {
     Py_ssize_t at = 0, place = 0, symbol_at = 0, literal_at = 0, found = 0;
     Piece piece;
     if (gap_count && gaps[gap_count - 1] == SKIP) return -1;
     while (at < gap_count) {
         /* one short loop after another: each runs several times as fast as all in one */
-        int filled = 0, others = 0;
+        int filled = 0;
+        uint8_t highest = 0;
         for (; at < gap_count && filled < PIECE; at++) {
             place += gaps[at];
             if (gaps[at] == SKIP) continue;
@@ -355,29 +353,28 @@ static Py_ssize_t patch(const uint8_t *gaps, Py_ssize_t gap_count, const uint8_t
         }
         if (place > count || symbol_at + filled > symbol_count) return -1;
         const uint8_t *symbol = symbols + symbol_at;
-        for (int i = 0; i < filled; i++) others |= symbol[i] >= palette_length;
+        for (int i = 0; i < filled; i++) highest = symbol[i] > highest ? symbol[i] : highest;
         for (int i = 0; i < filled; i++) piece.step[i] = steps[symbol[i]];
-        for (int i = 0; others && i < filled; i++) {
+        for (int i = 0; highest >= palette_length && i < filled; i++) {
             if (symbol[i] < palette_length) continue;
             if (symbol[i] != LITERAL || literal_at >= literal_count) return -1;
             piece.step[i] = literals[literal_at++] * alpha;
         }
-        for (int i = 0; i < filled; i++) piece.before[i] = weight[piece.place[i]];
         piece.count = filled;
-        found += add_piece(&piece, weight, changed, old + found, asked, realised, odd);
+        found += add_piece(&piece, weight, touched, old + symbol_at, asked, realised, odd);
         symbol_at += filled;
     }
     return symbol_at == symbol_count && literal_at == literal_count ? found : -1;
 }
 
 /* The inverse: how many of `old` were put back, or -1 where they do not fit. */
-static Py_ssize_t put_back(uint16_t *weight, Py_ssize_t count, const uint8_t *changed, const uint16_t *old,
+static Py_ssize_t put_back(uint16_t *weight, Py_ssize_t count, const uint8_t *touched, const uint16_t *old,
                            Py_ssize_t old_count) {
     Py_ssize_t at = 0;
     for (Py_ssize_t first = 0; first < count; first += 64) {
         uint64_t bits = 0;
         for (Py_ssize_t byte = first / 8; byte < (first + 64) / 8 && byte < (count + 7) / 8; byte++)
-            bits |= (uint64_t)changed[byte] << (8 * (byte - first / 8));
+            bits |= (uint64_t)touched[byte] << (8 * (byte - first / 8));
         for (Py_ssize_t i = first; bits; i++, bits >>= 1) {
             int zeros = trailing_zeros(bits);
             i += zeros, bits >>= zeros;
@@ -537,50 +534,96 @@ static PyObject *py_any_all_ones(PyObject *self, PyObject *args) {
     return PyBool_FromLong(odd);
 }
 
-static PyObject *py_patch(PyObject *self, PyObject *args) {
-    Py_buffer gaps, symbols, palette, literals, weight, changed, old;
-    double alpha, asked[LANES] = {0}, realised[LANES] = {0};
-    PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*dw*w*w*", &gaps, &symbols, &palette, &literals, &alpha, &weight, &changed,
-                          &old))
-        return NULL;
-    Py_ssize_t count = weight.len / 2;
-    if (fits(&weight, count, 2) && fits(&changed, (count + 7) / 8, 1) && fits(&old, symbols.len + 1, 2) &&
-        fits(&literals, literals.len / 4, 4)) {
-        float steps[256] = {0};
-        int length = palette.len / 2 < PALETTE ? (int)(palette.len / 2) : PALETTE, odd;
-        for (int symbol = 0; symbol < length; symbol++) {
-            uint16_t bits;
-            memcpy(&bits, (const char *)palette.buf + 2 * symbol, 2);
-            steps[symbol] = widen(bits) * (float)alpha;
-        }
-        Py_ssize_t found = 0;
-        Py_BEGIN_ALLOW_THREADS
-        odd = any_all_ones_16(weight.buf, 0x7f80, count);
-        if (!odd)
-            found = patch(gaps.buf, gaps.len, symbols.buf, symbols.len, steps, length, literals.buf, literals.len / 4,
-                          (float)alpha, weight.buf, count, changed.buf, old.buf, asked, realised, &odd);
-        Py_END_ALLOW_THREADS
-        result = found < 0 ? Py_NewRef(Py_None)
-                           : Py_BuildValue("nddO", found, total(asked), total(realised), odd ? Py_False : Py_True);
+/* The streams of one block of a run. */
+typedef struct {
+    Py_buffer gaps, symbols, palette, literals;
+} Block;
+
+static void release(Block *blocks, Py_ssize_t count) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyBuffer_Release(&blocks[i].gaps), PyBuffer_Release(&blocks[i].symbols);
+        PyBuffer_Release(&blocks[i].palette), PyBuffer_Release(&blocks[i].literals);
     }
-    PyBuffer_Release(&gaps), PyBuffer_Release(&symbols), PyBuffer_Release(&palette), PyBuffer_Release(&literals);
-    PyBuffer_Release(&weight), PyBuffer_Release(&changed), PyBuffer_Release(&old);
+}
+
+/* Borrow the buffers of a list of (gaps, symbols, palette, literals, ...); how many symbols there are, or -1. */
+static Py_ssize_t borrow(PyObject *parts, Block *blocks, Py_ssize_t count) {
+    Py_ssize_t symbols = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Block *block = blocks + i;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(parts, i), "y*y*y*y*", &block->gaps, &block->symbols, &block->palette,
+                              &block->literals)) {
+            release(blocks, i);
+            return -1;
+        }
+        symbols += block->symbols.len;
+    }
+    return symbols;
+}
+
+/* `patch` of one block of `count` entries, the palette taken times alpha first. */
+static Py_ssize_t patch_block(const Block *block, float alpha, uint16_t *weight, Py_ssize_t count, uint8_t *touched,
+                              uint16_t *old, double *asked, double *realised, int *odd) {
+    float steps[256] = {0};
+    int length = block->palette.len / 2 < PALETTE ? (int)(block->palette.len / 2) : PALETTE;
+    for (int symbol = 0; symbol < length; symbol++) {
+        uint16_t bits;
+        memcpy(&bits, (const char *)block->palette.buf + 2 * symbol, 2);
+        steps[symbol] = widen(bits) * alpha;
+    }
+    *odd = any_all_ones_16(weight, 0x7f80, count);
+    if (*odd) return 0;
+    return patch(block->gaps.buf, block->gaps.len, block->symbols.buf, block->symbols.len, steps, length,
+                 block->literals.buf, block->literals.len / 4, alpha, weight, count, touched, old, asked, realised,
+                 odd);
+}
+
+static PyObject *py_patch(PyObject *self, PyObject *args) {
+    PyObject *parts, *result = NULL;
+    Py_buffer weight, touched, old;
+    Py_ssize_t length;
+    double alpha, asked[LANES] = {0}, realised[LANES] = {0};
+    if (!PyArg_ParseTuple(args, "O!ndw*w*w*", &PyList_Type, &parts, &length, &alpha, &weight, &touched, &old))
+        return NULL;
+    Py_ssize_t count = weight.len / 2, number = PyList_GET_SIZE(parts), symbols = -1;
+    Block *blocks = PyMem_Calloc((size_t)number + 1, sizeof(Block));
+    if (!blocks) PyErr_NoMemory();
+    else if (length < 8 || length % 8 || number != (count ? (count + length - 1) / length : 1))
+        PyErr_Format(PyExc_ValueError, "%zd blocks of %zd entries are no %zd entries", number, length, count);
+    else symbols = borrow(parts, blocks, number);
+    if (symbols >= 0 && fits(&weight, count, 2) && fits(&touched, (count + 7) / 8, 1) && fits(&old, symbols, 2)) {
+        Py_ssize_t found = 0, done = 0, kept = 0;
+        int odd = 0;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < number && done >= 0 && !odd; i++) {
+            Py_ssize_t start = i * length, most = count - start < length ? count - start : length;
+            done = patch_block(blocks + i, (float)alpha, (uint16_t *)weight.buf + start, most,
+                               (uint8_t *)touched.buf + start / 8, (uint16_t *)old.buf + kept, asked, realised, &odd);
+            found += done;
+            kept += blocks[i].symbols.len;
+        }
+        Py_END_ALLOW_THREADS
+        result = done < 0 ? Py_NewRef(Py_None)
+                          : Py_BuildValue("nddO", found, total(asked), total(realised), odd ? Py_False : Py_True);
+    }
+    if (symbols >= 0) release(blocks, number);
+    PyMem_Free(blocks);
+    PyBuffer_Release(&weight), PyBuffer_Release(&touched), PyBuffer_Release(&old);
     return result;
 }
 
 static PyObject *py_put_back(PyObject *self, PyObject *args) {
-    Py_buffer weight, changed, old;
+    Py_buffer weight, touched, old;
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "w*y*y*", &weight, &changed, &old)) return NULL;
+    if (!PyArg_ParseTuple(args, "w*y*y*", &weight, &touched, &old)) return NULL;
     Py_ssize_t count = weight.len / 2, done;
-    if (fits(&weight, count, 2) && fits(&changed, (count + 7) / 8, 1) && fits(&old, old.len / 2, 2)) {
+    if (fits(&weight, count, 2) && fits(&touched, (count + 7) / 8, 1) && fits(&old, old.len / 2, 2)) {
         Py_BEGIN_ALLOW_THREADS
-        done = put_back(weight.buf, count, changed.buf, old.buf, old.len / 2);
+        done = put_back(weight.buf, count, touched.buf, old.buf, old.len / 2);
         Py_END_ALLOW_THREADS
         result = PyLong_FromSsize_t(done);
     }
-    PyBuffer_Release(&weight), PyBuffer_Release(&changed), PyBuffer_Release(&old);
+    PyBuffer_Release(&weight), PyBuffer_Release(&touched), PyBuffer_Release(&old);
     return result;
 }
 
@@ -594,8 +637,9 @@ static PyMethodDef methods[] = {
      "encode(values, counts, palette, gaps, symbols, literals) -> how much of palette, gaps, symbols, literals"},
     {"decode", py_decode, METH_VARARGS, "decode(gaps, symbols, palette, literals, wide, out) -> whether they fit"},
     {"patch", py_patch, METH_VARARGS,
-     "patch(gaps, symbols, palette, literals, alpha, weight, changed, old) -> count, asked, realised, finite; or None"},
-    {"put_back", py_put_back, METH_VARARGS, "put_back(weight, changed, old) -> how many"},
+     "patch([(gaps, symbols, palette, literals)], block length, alpha, weight, touched, old) -> changed, asked, realised, "
+     "finite; or None"},
+    {"put_back", py_put_back, METH_VARARGS, "put_back(weight, touched, old) -> how many"},
     {"any_all_ones", py_any_all_ones, METH_VARARGS, "any_all_ones(values, mask, itemsize) -> bool"},
     {NULL, NULL, 0, NULL},
 };

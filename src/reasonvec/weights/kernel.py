@@ -4,6 +4,7 @@ give the same bits, sums included; `tests/weights/test_kernel.py` holds them tog
 
 import importlib
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +59,13 @@ def add_bfloat16(weight: Array, delta: Array, alpha: float, out: Array) -> tuple
 
 
 def _add_bfloat16(weight: Array, delta: Array, alpha: float, out: Array) -> tuple[float, float, bool]:
-    asked, realised, finite = LaneSum(), LaneSum(), True
+    asked, realised = LaneSum(), LaneSum()
+    finite = _add_tiles(weight, delta, alpha, out, asked, realised)
+    return asked.total(), realised.total(), finite
+
+
+def _add_tiles(weight: Array, delta: Array, alpha: float, out: Array, asked: LaneSum, realised: LaneSum) -> bool:
+    finite = True
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         for start in range(0, len(weight), _TILE):
             part = slice(start, start + _TILE)
@@ -68,7 +75,7 @@ def _add_bfloat16(weight: Array, delta: Array, alpha: float, out: Array) -> tupl
             asked.add(change, change)
             realised.add(moved, change)
             finite = finite and not has_non_finite(out[part])
-    return asked.total(), realised.total(), finite
+    return finite
 
 
 _TILE = 1 << 14
@@ -253,55 +260,59 @@ class Patch(NamedTuple):
     finite: bool
 
 
-def patch_bfloat16(weight: Array, streams: Streams, alpha: float, changed: Array, old: Array) -> Patch | None:
-    """`weight += alpha * delta` in place, as `add_bfloat16` has it, for a delta in streams without wide entries.
+def patch_bfloat16(
+    weight: Array, blocks: Sequence[Streams], length: int, alpha: float, touched: Array, old: Array
+) -> Patch | None:
+    """`weight += alpha * delta` in place, as `add_bfloat16` has it, for a delta in streams without wide entries: those
+    of consecutive blocks of `length` entries, the last of which may be shorter.
 
-    `changed`, zeros of uint8, gets a bit for each entry that then has other bits, the lowest of a byte first; `old`,
-    uint16 and one longer than there are symbols, begins with those entries' bits as they were. None for streams that
-    do not fit. With that, and where a sum is not finite, `weight` is not to be used before `put_back`.
+    `touched`, zeros of uint8, gets a bit for each entry of the delta, the lowest of a byte first, and `old`, uint16 and
+    as long as there are symbols, those entries' bits as they were. None for streams that do not fit. With that, and
+    where a sum is not finite, `weight` is not to be used before `put_back`.
     """
     if compiled:
-        arguments = (
-            streams.gaps,
-            streams.symbols,
-            streams.palette,
-            streams.literals,
-            alpha,
-            _bits(weight),
-            changed,
-            old,
-        )
-        found = compiled.patch(*arguments)
+        parts = [(block.gaps, block.symbols, block.palette, block.literals) for block in blocks]
+        found = compiled.patch(parts, length, alpha, _bits(weight), touched, old)
         return None if found is None else Patch(*found)
-    return _patch_bfloat16(weight, streams, alpha, changed, old)
+    return _patch_bfloat16(weight, blocks, length, alpha, touched, old)
 
 
-def _patch_bfloat16(weight: Array, streams: Streams, alpha: float, changed: Array, old: Array) -> Patch | None:
-    delta, ones = np.empty(len(weight), np.float32), streams.symbols != WIDE
-    if has_non_finite(weight):
-        return Patch(0, 0.0, 0.0, False)
-    if not ones.all() or _put_together(streams, delta) is None:
-        return None
-    where = _places(streams)
-    before, after = weight[where], np.empty(len(where), weight.dtype)
-    asked, realised, finite = _add_bfloat16(before, delta[where], alpha, after)
-    differs = _bits(before) != _bits(after)
-    count = int(differs.sum())
-    old[:count] = _bits(before)[differs]
-    mask = np.zeros(len(weight), np.bool_)
-    mask[where] = differs
-    changed |= np.packbits(mask, bitorder="little")
-    weight[where] = after
-    return Patch(count, asked, realised, finite)
+def _patch_bfloat16(
+    weight: Array, blocks: Sequence[Streams], length: int, alpha: float, touched: Array, old: Array
+) -> Patch | None:
+    kept, found, asked, realised = 0, 0, LaneSum(), LaneSum()
+    for number, streams in enumerate(blocks):
+        part = slice(number * length, (number + 1) * length)  # a length of whole bytes of `touched`
+        if has_non_finite(weight[part]):
+            return Patch(found, 0.0, 0.0, False)
+        if (streams.symbols == WIDE).any():
+            return None
+        delta = np.empty(len(weight[part]), np.float32)
+        if _put_together(streams, delta) is None:
+            return None
+        where = _places(streams)
+        before = weight[part][where]
+        after = np.empty(len(where), weight.dtype)
+        finite = _add_tiles(before, delta[where], alpha, after, asked, realised)
+        old[kept : kept + len(where)] = _bits(before)
+        mask = np.zeros(len(delta), np.bool_)
+        mask[where] = True
+        touched[part.start // 8 : part.stop // 8] = np.packbits(mask, bitorder="little")
+        weight[part][where] = after
+        kept += len(where)
+        found += int((_bits(before) != _bits(after)).sum())
+        if not finite:
+            return Patch(found, 0.0, 0.0, False)
+    return Patch(found, asked.total(), realised.total(), True)
 
 
-def put_back(weight: Array, changed: Array, old: Array) -> None:
+def put_back(weight: Array, touched: Array, old: Array) -> None:
     """The inverse of `patch_bfloat16`, for unsigned integers of any width. ValueError where `old` is too short."""
     if compiled and weight.itemsize == 2:
-        if compiled.put_back(weight, changed, old) < 0:
+        if compiled.put_back(weight, touched, old) < 0:
             raise ValueError("fewer entries are kept than were changed")
         return
-    mask = np.unpackbits(changed, count=len(weight), bitorder="little").view(np.bool_)
+    mask = np.unpackbits(touched, count=len(weight), bitorder="little").view(np.bool_)
     weight[mask] = old[: int(mask.sum())]
 
 

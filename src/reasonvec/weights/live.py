@@ -15,7 +15,7 @@ import torch
 
 from reasonvec.errors import CheckpointError, IncompatibleError, UsageError
 from reasonvec.weights.alignment import NameFilter, listing, match_tensors
-from reasonvec.weights.blocks import Scratch, Workers, blocks
+from reasonvec.weights.blocks import BLOCK, Scratch, Workers, blocks
 from reasonvec.weights.checkpoint import TensorReader, tensor_reader
 from reasonvec.weights.configuration import configuration_findings
 from reasonvec.weights.dtypes import FLOATS, Array
@@ -28,6 +28,14 @@ from reasonvec.weights.loaded import LoadedModel, MemoryReader, Place, gather, s
 from reasonvec.weights.safetensors_header import TensorEntry
 from reasonvec.weights.sources import DeltaBlock, DeltaBlocks, Proof, SparseDelta, StoredDeltas
 from reasonvec.weights.vector import Vector
+
+_decoding = threading.Lock()
+"""Held by the thread that decodes a run. That is many short steps, at each of which two threads that decode at once
+wait for Python's lock; where one decodes while the others add, none waits."""
+
+RUN = 8
+"""Blocks that a thread adds at once on the quick way. What Python does between them, and the waiting for its lock, is
+then little beside the sums, and what they have decoded still fits the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,8 @@ def attached(
 
     The weights are those that `apply` writes for a checkpoint in the model's dtype. Nothing else may write to them
     meanwhile, other attachments excepted: those are taken off in reverse order. The model's memory stays where it is,
-    so what was compiled for it stays valid. Takes an eighth of a byte an entry, and the old value of each that changed.
-    Of a sharded model every process attaches for itself, and changes what it holds.
+    so what was compiled for it stays valid. Takes an eighth of a byte an entry, and the old value of each that the
+    vector changes. Of a sharded model every process attaches for itself, and changes what it holds.
 
     Raises, and then leaves the model as it was: IncompatibleError listing every misfit, VectorError for a damaged
     vector, CheckpointError for a sum that leaves the range of the dtype, UsageError for patterns that match nothing,
@@ -126,24 +134,26 @@ def _match(source: StoredDeltas, loaded: LoadedModel, names: NameFilter) -> tupl
 
 @dataclass
 class _Old:
-    """What a block was before it was changed."""
+    """What a run of entries was before it was changed."""
 
     place: Place
     start: int
     count: int
-    changed: Array
-    """A bit for each entry, the lowest of a byte first: whether it has other bits now."""
+    touched: Array
+    """A bit for each entry, the lowest of a byte first: whether its old bits are kept."""
     values: Array
-    """The old bits of those, in order; more may follow."""
+    """Those, in order; more may follow."""
+    changed: int = 0
+    """How many of them the entries do not have any more."""
 
     def put_back(self) -> None:
         flat = self.place.flat
         if flat is not None:
-            put_back(flat[self.start : self.start + self.count], self.changed, self.values)
+            put_back(flat[self.start : self.start + self.count], self.touched, self.values)
             return
         now = np.zeros(self.count, self.values.dtype)
         self.place.read(self.start, now)
-        put_back(now, self.changed, self.values)
+        put_back(now, self.touched, self.values)
         self.place.write(self.start, now)
 
 
@@ -164,10 +174,10 @@ class _Change:
         with tensor_reader() as reader, self._pool as pool:
             works = (_Work(self._loaded.tensors[name], self._loaded.places[name], source.blocks(delta, reader), reader,
                            alpha) for name, delta in pairs.items())  # fmt: skip
-            tasks = ((work, number) for work in works for number in range(work.count))
+            tasks = ((work, run) for work in works for run in work.runs)
             proofs: list[Proof] = []
             for work, part in pool.map(self._one, tasks):
-                proofs.append(part.proof)
+                proofs += part.proofs
                 self._asked += part.asked
                 self._realised += part.realised
                 if len(proofs) == work.count:
@@ -175,9 +185,9 @@ class _Change:
                     proofs = []
         self._tell()
 
-    def _one(self, task: tuple["_Work", int], scratch: Scratch) -> tuple["_Work", "_Part"]:
-        work, number = task
-        return work, work.block(number, scratch, self._old.append)
+    def _one(self, task: tuple["_Work", range], scratch: Scratch) -> tuple["_Work", "_Part"]:
+        work, run = task
+        return work, work.add(run, scratch, self._old.append)
 
     def undo(self) -> None:
         """Put back what was there."""
@@ -222,8 +232,8 @@ class _Change:
             fingerprint=vector.fingerprint,
             alpha=alpha,
             tensors=len(pairs) if alpha else 0,
-            changed=sum(len(old.values) for old in self._old),
-            kept_bytes=sum(old.changed.nbytes + old.values.nbytes for old in self._old),
+            changed=sum(old.changed for old in self._old),
+            kept_bytes=sum(old.touched.nbytes + old.values.nbytes for old in self._old),
             realised_alpha=realised,
             warnings=tuple(warnings),
         )
@@ -231,9 +241,9 @@ class _Change:
 
 @dataclass(frozen=True)
 class _Part:
-    """What became of one block."""
+    """What became of a run of blocks."""
 
-    proof: Proof
+    proofs: Sequence[Proof]
     asked: float = 0.0
     realised: float = 0.0
 
@@ -248,41 +258,48 @@ class _Work:
         self._blocks = blocks(entry.size)
         self._sum = TensorWork(entry, entry.dtype, (), (), reader)
         self.count = len(self._blocks)
+        self._quick = isinstance(deltas, SparseDelta) and place.flat is not None and entry.dtype == "BF16"
+        self.runs = deltas.runs(RUN) if isinstance(deltas, SparseDelta) and self._quick else [
+            range(number, number + 1) for number in range(self.count)]  # fmt: skip
 
-    def block(self, number: int, scratch: Scratch, keep: Callable[[_Old], None]) -> _Part:
-        """Add one block of the delta; what was there is handed to `keep` before the model is written to."""
-        start, stop = self._blocks[number]
-        return self._patched(number, start, stop, scratch, keep) or self._summed(number, start, stop, scratch, keep)
+    def add(self, run: range, scratch: Scratch, keep: Callable[[_Old], None]) -> _Part:
+        """Add some blocks of the delta; what was there is handed to `keep` before the model is written to."""
+        if self._quick and (done := self._patched(run, scratch, keep)):
+            return done
+        parts = [self._summed(number, scratch, keep) for number in run]
+        proofs = [proof for part in parts for proof in part.proofs]
+        return _Part(proofs, sum(part.asked for part in parts), sum(part.realised for part in parts))
 
-    def _patched(
-        self, number: int, start: int, stop: int, scratch: Scratch, keep: Callable[[_Old], None]
-    ) -> "_Part | None":
-        """The quick way: a sparse block goes straight into the model's own memory. None where that cannot be done."""
-        if not isinstance(self.deltas, SparseDelta) or self._place.flat is None or self._entry.dtype != "BF16":
+    def _patched(self, run: range, scratch: Scratch, keep: Callable[[_Old], None]) -> "_Part | None":
+        """The quick way: sparse blocks go straight into the model's own memory. None where that cannot be done."""
+        deltas, flat = self.deltas, self._place.flat
+        assert isinstance(deltas, SparseDelta) and flat is not None
+        with _decoding:
+            streams, proofs = deltas.streams(run, scratch)
+        if any(len(block.wide) for block in streams):
             return None
-        streams, proof = self.deltas.streams(number, scratch)
-        if len(streams.wide):
-            return None
-        kept = scratch.array("old", len(streams.symbols) + 1, np.uint16)
-        old = _Old(self._place, start, stop - start, np.zeros(-(-(stop - start) // 8), np.uint8), kept)
+        start, stop = self._blocks[run.start][0], self._blocks[run.stop - 1][1]
+        values = np.empty(sum(len(block.symbols) for block in streams), np.uint16)
+        old = _Old(self._place, start, stop - start, np.zeros(-(-(stop - start) // 8), np.uint8), values)
         keep(old)
-        weight = self._place.flat[start:stop]
-        done = patch_bfloat16(weight.view(BF16.numpy), streams, self._alpha, old.changed, kept)
+        weight = flat[start:stop].view(BF16.numpy)
+        done = patch_bfloat16(weight, streams, BLOCK, self._alpha, old.touched, old.values)
         if done is None or not done.finite:
             old.put_back()  # the other way says what is wrong
-            old.changed[:] = 0
+            old.touched[:] = 0
             return None
-        old.values = kept[: done.changed].copy()
-        return _Part(proof, done.asked, done.realised)
+        old.changed = done.changed
+        return _Part(proofs, done.asked, done.realised)
 
-    def _summed(self, number: int, start: int, stop: int, scratch: Scratch, keep: Callable[[_Old], None]) -> "_Part":
+    def _summed(self, number: int, scratch: Scratch, keep: Callable[[_Old], None]) -> "_Part":
         """The way of every dtype, encoding and place."""
+        start, stop = self._blocks[number]
         form = FLOATS[self._entry.dtype]
         delta = self.deltas.read(number, work_dtype(self._entry, form), scratch)
         if not self._place.whole:
             here = self._place.held(start, stop - start)
             if not here.any():  # read all the same, for the checksum
-                return _Part(delta.proof)
+                return _Part([delta.proof])
             delta = _only(delta, here)
         before = self._before(start, stop, scratch)
         after = scratch.array("after", stop - start, form.numpy)
@@ -294,9 +311,10 @@ class _Work:
         bits = after.view(form.bits)
         changed = bits != before
         if changed.any():
-            keep(_Old(self._place, start, stop - start, np.packbits(changed, bitorder="little"), before[changed]))
+            mask, values = np.packbits(changed, bitorder="little"), before[changed]
+            keep(_Old(self._place, start, stop - start, mask, values, len(values)))
             self._put(start, stop, bits)
-        return _Part(delta.proof, asked, realised)
+        return _Part([delta.proof], asked, realised)
 
     def _before(self, start: int, stop: int, scratch: Scratch) -> Array:
         if self._place.flat is not None:

@@ -29,6 +29,9 @@ _NO_RESIDUAL = (_NO_INDEX, _NO_VALUES)
 
 Result = TypeVar("Result")
 
+RUN_BYTES = 4 << 20
+"""Stored bytes of several blocks that are read at once: bounds what a thread holds."""
+
 Proof = tuple[bytes, ...]
 """The digests of what was read for one block."""
 
@@ -180,10 +183,21 @@ class SparseDelta(_Stored):
         long = (main[index] != high) | (low != 0)
         return DeltaBlock(main, index[long], high[long], low[long], (digest,))
 
-    def streams(self, number: int, scratch: Scratch) -> tuple[Streams, Proof]:
-        """Block `number` as it is stored, for `kernel.patch_bfloat16`."""
-        streams, digest = read_streams(self._delta.entry, self._layout, number, self._delta.size, self._reader, scratch)
-        return streams, (digest,)
+    def runs(self, most: int) -> list[range]:
+        """The blocks in runs of at most `most` that are at most `RUN_BYTES` long as they are stored, or of one."""
+        starts, found = self._layout.starts, [range(0, 1)]
+        for number in range(1, len(starts) - 1):
+            first = found[-1].start
+            if number - first < most and starts[number + 1] - starts[first] <= RUN_BYTES:
+                found[-1] = range(first, number + 1)
+            else:
+                found.append(range(number, number + 1))
+        return found
+
+    def streams(self, run: range, scratch: Scratch) -> tuple[list[Streams], list[Proof]]:
+        """The blocks of `run` as they are stored, for `kernel.patch_bfloat16`."""
+        found = read_streams(self._delta.entry, self._layout, run, self._delta.size, self._reader, scratch)
+        return [streams for streams, _ in found], [(digest,) for _, digest in found]
 
 
 class _LowRank(_Stored):

@@ -87,7 +87,8 @@ def open_block(data: memoryview, count: int, scratch: Scratch) -> tuple[Streams,
     )  # fmt: skip
     if block_digest(_CONTENT.pack(version, *lengths), *(part.view(np.uint8).data for part in streams)) != digest:
         raise ValueError("it does not match its checksum")
-    if not all(all_finite(values) for values in (streams.palette.view(BF16.numpy), streams.literals, streams.wide)):
+    floats = (streams.palette.view(BF16.numpy), streams.literals, streams.wide)
+    if not all(all_finite(values) for values in floats if len(values)):
         raise ValueError("it holds NaN or infinity, which no difference of finite donors has")
     return streams, digest
 
@@ -146,25 +147,27 @@ def read_block(
     count = min(BLOCK, size - number * BLOCK)
     out = scratch.array("sparse values", count, np.float32)
     try:
-        return out, *unpack(_stored(entry, layout, number, reader, scratch), count, scratch, out)
+        return out, *unpack(_stored(entry, layout, range(number, number + 1), reader, scratch), count, scratch, out)
     except ValueError as error:
         raise _damaged(entry, f"block {number} cannot be read: {error}") from None
 
 
 def read_streams(
-    entry: TensorEntry, layout: SparseLayout, number: int, size: int, reader: TensorReader, scratch: Scratch
-) -> tuple[Streams, bytes]:
-    """The same block as `open_block` gives it, which need not fit together."""
-    try:
-        return open_block(_stored(entry, layout, number, reader, scratch), min(BLOCK, size - number * BLOCK), scratch)
-    except ValueError as error:
-        raise _damaged(entry, f"block {number} cannot be read: {error}") from None
+    entry: TensorEntry, layout: SparseLayout, run: range, size: int, reader: TensorReader, scratch: Scratch
+) -> list[tuple[Streams, bytes]]:
+    """The blocks of `run`, which follow one another, as `open_block` gives them: each need not fit together."""
+    data, found = _stored(entry, layout, run, reader, scratch), []
+    for number in run:
+        begin, end = (layout.starts[place] - layout.starts[run.start] for place in (number, number + 1))
+        try:
+            found.append(open_block(data[begin:end], min(BLOCK, size - number * BLOCK), scratch))
+        except ValueError as error:
+            raise _damaged(entry, f"block {number} cannot be read: {error}") from None
+    return found
 
 
-def _stored(
-    entry: TensorEntry, layout: SparseLayout, number: int, reader: TensorReader, scratch: Scratch
-) -> memoryview:
-    begin, end = layout.starts[number], layout.starts[number + 1]
+def _stored(entry: TensorEntry, layout: SparseLayout, run: range, reader: TensorReader, scratch: Scratch) -> memoryview:
+    begin, end = layout.starts[run.start], layout.starts[run.stop]
     stored = scratch.array("sparse block", end - begin, np.uint8)
     reader.read_into(entry, begin, stored.data)
     return stored.data
