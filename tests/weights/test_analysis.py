@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from reasonvec import terminal
 from reasonvec.errors import MissingExtraError, OutputError, UsageError, VectorError
+from reasonvec.terminal import inspection as tables
 from reasonvec.weights import extract, inspect, spectrum, write_permuted
 from reasonvec.weights.arithmetic import STEP_BINS
 from reasonvec.weights.figure import plot_inspection
@@ -314,7 +314,7 @@ def test_a_figure_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch:
 
 def test_the_table_is_readable_at_80_columns(tmp_path: Path) -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal.inspection(inspect(make_vector(tmp_path, *donors()))))
+    console.print(tables.inspection(inspect(make_vector(tmp_path, *donors()))))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     assert "embedding" in text and "…" not in text

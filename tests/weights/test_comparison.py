@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from reasonvec import terminal
 from reasonvec.errors import IncompatibleError, UsageError, VectorError
+from reasonvec.terminal import comparison as tables
 from reasonvec.weights import compare, extract
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -121,6 +121,6 @@ def test_one_vector_is_a_wrong_usage_and_damage_is_found(tmp_path: Path) -> None
 def test_the_table_is_readable_at_80_columns(tmp_path: Path) -> None:
     a, b = make(tmp_path, "a", 1)[0], make(tmp_path, "b", 2)[0]
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal.comparison(compare([a, b])))
+    console.print(tables.comparison(compare([a, b])))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80 and "1 and 2" in text and "…" not in text

@@ -15,8 +15,8 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
-from reasonvec import terminal
 from reasonvec.errors import CheckpointError, IncompatibleError, UsageError, VectorError
+from reasonvec.terminal import check as tables
 from reasonvec.weights import apply, check, extract
 from reasonvec.weights.checkpoint import Checkpoint, open_checkpoint
 from reasonvec.weights.compatibility import CheckReport, donor_findings
@@ -566,7 +566,7 @@ def test_the_report_is_readable_at_80_columns(tmp_path: Path) -> None:
     vector = vector_of(tmp_path)
     target = write(tmp_path / "target", tensors(3), with_fields(**{"rope_theta": 1.0, "[bold]\x1b[2J": 1}))
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal.check_report(check(vector=vector, target=target)))
+    console.print(tables.check_report(check(vector=vector, target=target)))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     assert "[bold]" in text and "\x1b" not in text

@@ -28,14 +28,14 @@ def perturb(task: str, as_json: bool, **arguments: Any) -> None:
     TASK is a benchmark's name, such as gsm8k or svamp, or a .jsonl file with question and answer. Problems that the
     operator does not apply to are left out and counted. Measure all arms on the one file.
     """
-    from reasonvec import terminal  # here for start-up time, as in every command
     from reasonvec.evaluation.perturbations import perturb as run
+    from reasonvec.terminal import benchmarks as tables  # here for start-up time, as in every command
 
     made = run(task, **arguments)
     if as_json:
         print_json(made.to_json())
         return
-    show(terminal.perturbation(made))
+    show(tables.perturbation(made))
     if arguments["severity"]:
         offer(f"reasonvec perturb {task} --operator {arguments['operator']} --severity 0 --seed {arguments['seed']} "
               "--out CLEAN.jsonl")  # fmt: skip
@@ -52,14 +52,14 @@ def overlap(training: tuple[Path, ...], as_json: bool, **arguments: Any) -> None
     TRAINING are JSON lines, also .gz or .zst; every text in every row is looked through, whatever its field. A donor
     that was trained on such rows cannot be measured on those problems.
     """
-    from reasonvec import terminal
     from reasonvec.evaluation.overlap import find_overlap as run
+    from reasonvec.terminal import benchmarks as tables
 
     with progress_line("searching") as progress:
         found = run(training, **arguments, progress=progress)
     if as_json:
         print_json(found.to_json())
     else:
-        show(terminal.overlap(found))
+        show(tables.overlap(found))
     if found.problems:
         raise click.exceptions.Exit(3)

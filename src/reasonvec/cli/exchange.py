@@ -23,8 +23,8 @@ def import_() -> None:
 @json_option
 def import_lora(adapter: str, as_json: bool, **arguments: Any) -> None:
     """Make a vector of a peft LoRA adapter: VECTOR = (BASE with ADAPTER) - BASE."""
-    from reasonvec import terminal
     from reasonvec.interchange import import_lora as run
+    from reasonvec.terminal import exchange as tables
 
     with progress_line("importing") as progress:
         imported = run(adapter, **arguments, progress=progress)
@@ -32,7 +32,7 @@ def import_lora(adapter: str, as_json: bool, **arguments: Any) -> None:
     if as_json:
         print_json(imported.to_json())
         return
-    show(terminal.lora_import(imported))
+    show(tables.lora_import(imported))
     offer(f"reasonvec check --vector {arguments['out']} --target TARGET",
           f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
 
@@ -55,8 +55,8 @@ def import_dcp(directory: str, as_json: bool, **arguments: Any) -> None:
 
     As FSDP, accelerate, torchtitan and verl write them. Nothing in it is unpickled.
     """
-    from reasonvec import terminal
     from reasonvec.interchange import import_dcp as run
+    from reasonvec.terminal import exchange as tables
 
     with progress_line("importing") as progress:
         imported = run(directory, **arguments, progress=progress)
@@ -64,7 +64,7 @@ def import_dcp(directory: str, as_json: bool, **arguments: Any) -> None:
     if as_json:
         print_json(imported.to_json())
         return
-    show(terminal.dcp_import(imported))
+    show(tables.dcp_import(imported))
     offer(f"reasonvec extract --tuned {arguments['out']} --base {arguments['like']} --out VECTOR")
 
 
@@ -84,8 +84,8 @@ def export() -> None:
 @json_option
 def export_lora(vector: str, as_json: bool, **arguments: Any) -> None:
     """Make the nearest peft LoRA adapter of a vector, and say what it cannot hold."""
-    from reasonvec import terminal
     from reasonvec.interchange import export_lora as run
+    from reasonvec.terminal import exchange as tables
 
     with progress_line("factorising") as progress:
         exported = run(vector, **arguments, progress=progress)
@@ -93,5 +93,5 @@ def export_lora(vector: str, as_json: bool, **arguments: Any) -> None:
     if as_json:
         print_json(exported.to_json())
         return
-    show(terminal.lora_export(exported))
+    show(tables.lora_export(exported))
     click.echo(f'Next: peft.PeftModel.from_pretrained(model, "{arguments["out"]}")', err=True)

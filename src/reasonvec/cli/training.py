@@ -119,7 +119,7 @@ def pair(variant: str, sft: str | None, as_json: bool, **arguments: Any) -> None
                           progress=lambda title: stack.enter_context(_steps(title)))  # fmt: skip
     if made.inspection is None:
         return
-    from reasonvec import terminal
+    from reasonvec.terminal import inspection as tables
     from reasonvec.terminal.training import donor as show_donor
 
     if as_json:
@@ -128,7 +128,7 @@ def pair(variant: str, sft: str | None, as_json: bool, **arguments: Any) -> None
     for donor in (made.sft, made.grpo):
         if donor is not None:
             show(show_donor(donor.to_json()))
-    show(terminal.inspection(made.inspection))
+    show(tables.inspection(made.inspection))
     vector = arguments["out"] / "vector"
     offer(f"reasonvec check --vector {vector} --target TARGET",
           f"reasonvec apply --vector {vector} --target TARGET --out ENHANCED")  # fmt: skip

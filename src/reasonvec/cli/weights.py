@@ -35,13 +35,13 @@ def extract(as_json: bool, **arguments: Any) -> None:
 
     with progress_line("extracting") as progress:
         extraction = run(**arguments, progress=progress)
-    from reasonvec import terminal
+    from reasonvec.terminal import made as tables
 
     warn(extraction.warnings)
     if as_json:
         print_json(extraction.to_json())
         return
-    show(terminal.extraction(extraction))
+    show(tables.extraction(extraction))
     offer(f"reasonvec check --vector {arguments['out']} --target TARGET",
           f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
 
@@ -75,7 +75,7 @@ def transfer(as_json: bool, **arguments: Any) -> None:
 
 
 def _enhance(run: Callable[..., Any], verb: str, as_json: bool, **arguments: Any) -> None:
-    from reasonvec import terminal
+    from reasonvec.terminal import made as tables
     from reasonvec.weights import Options
 
     options = Options(
@@ -91,13 +91,13 @@ def _enhance(run: Callable[..., Any], verb: str, as_json: bool, **arguments: Any
     for application in applications:
         warn(application.warnings)
         if application.realised:
-            click.echo(terminal.realised_line(application.realised), err=True)
+            click.echo(tables.realised_line(application.realised), err=True)
     if as_json:
         found = [application.to_json() for application in applications]
         print_json(found[0] if len(found) == 1 else found)
         return
     for application in applications:
-        show(terminal.application(application))
+        show(tables.application(application))
     if not arguments["dry_run"]:
         offer(*(f"reasonvec verify {application.out}" for application in applications))
 
@@ -111,14 +111,14 @@ def _enhance(run: Callable[..., Any], verb: str, as_json: bool, **arguments: Any
 @json_option
 def check(as_json: bool, **arguments: Any) -> None:
     """Say whether a vector fits a checkpoint, and why not. Exit status 3 if it does not."""
-    from reasonvec import terminal
+    from reasonvec.terminal import check as tables
     from reasonvec.weights import check as run
 
     report = run(**arguments)
     if as_json:
         print_json(report.to_json())
     else:
-        show(terminal.check_report(report))
+        show(tables.check_report(report))
     if not report.fits:
         raise click.exceptions.Exit(3)
 
@@ -135,7 +135,7 @@ def check(as_json: bool, **arguments: Any) -> None:
 @json_option
 def inspect(vector: str, tensors: bool, plot: Path | None, as_json: bool, **arguments: Any) -> None:
     """Show what is in a vector: by tensor, layer and kind of module."""
-    from reasonvec import terminal
+    from reasonvec.terminal import inspection as tables
     from reasonvec.weights import inspect as run
     from reasonvec.weights.figure import check_plot_file, plot_inspection
 
@@ -149,7 +149,7 @@ def inspect(vector: str, tensors: bool, plot: Path | None, as_json: bool, **argu
     if as_json:
         print_json(inspection.to_json())
     else:
-        show(terminal.inspection(inspection, tensors=tensors))
+        show(tables.inspection(inspection, tensors=tensors))
 
 
 @main.command()
@@ -158,7 +158,7 @@ def inspect(vector: str, tensors: bool, plot: Path | None, as_json: bool, **argu
 @json_option
 def compare(vectors: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
     """Show how vectors relate: cosines and agreement of signs."""
-    from reasonvec import terminal
+    from reasonvec.terminal import comparison as tables
     from reasonvec.weights import compare as run
 
     if len(vectors) < 2:
@@ -167,7 +167,7 @@ def compare(vectors: tuple[str, ...], as_json: bool, **arguments: Any) -> None:
     if as_json:
         print_json(comparison.to_json())
     else:
-        show(terminal.comparison(comparison))
+        show(tables.comparison(comparison))
 
 
 @main.command()
@@ -195,7 +195,7 @@ def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
     One of --rank, --density and --bits says how. What was lost is measured from what was written, kept in OUT, and told
     whenever OUT is added to a checkpoint.
     """
-    from reasonvec import terminal
+    from reasonvec.terminal import compression as tables
     from reasonvec.weights import compress as run
 
     with progress_line("compressing") as progress:
@@ -204,7 +204,7 @@ def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
     if as_json:
         print_json(compression.to_json())
         return
-    show(terminal.compression(compression, tensors=tensors))
+    show(tables.compression(compression, tensors=tensors))
     offer(f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")
 
 
@@ -237,7 +237,7 @@ def control(vector: str, kind: str, **arguments: Any) -> None:
 @json_option
 def verify(path: str, as_json: bool, **arguments: Any) -> None:
     """Compute a vector or an enhanced checkpoint again and compare it, bit for bit, with what is in DIR."""
-    from reasonvec import terminal
+    from reasonvec.terminal import made as tables
     from reasonvec.weights import verify as run
 
     with progress_line("verifying") as progress:
@@ -245,4 +245,4 @@ def verify(path: str, as_json: bool, **arguments: Any) -> None:
     if as_json:
         print_json(verification.to_json())
     else:
-        show(terminal.verification(verification))
+        show(tables.verification(verification))
