@@ -15,7 +15,8 @@ from reasonvec.errors import CheckpointError
 from reasonvec.interchange.inert_pickle import Name, Record, read_inertly
 from reasonvec.weights.dtypes import BITS_PER_ENTRY
 from reasonvec.weights.files import check_inside, read_small
-from reasonvec.weights.safetensors_header import MAX_ENTRIES, MAX_NAME, MAX_RANK, loads_strictly, read_header
+from reasonvec.weights.safetensors_header import MAX_ENTRIES, MAX_NAME, MAX_RANK, read_header
+from reasonvec.weights.strict_json import complaint, loads_strictly
 
 METADATA = ".metadata"
 SHARDING = "DCP_SHARDING_INFO"
@@ -224,7 +225,7 @@ def _from_safetensors(root: Path, follow_links: bool) -> list[StoredTensor]:
         try:
             sharding = loads_strictly(metadata.get(SHARDING, "{}"))
         except ValueError as error:
-            raise CheckpointError(f"{path} has a {SHARDING} that is not JSON ({error}). It is damaged.") from None
+            raise CheckpointError(f"{path} has a {SHARDING} that {complaint(error)}. It is damaged.") from None
         for name, entry in entries.items():
             info = sharding.get(name, {}) if isinstance(sharding, dict) else {}
             at = info.get("saved_offsets") if isinstance(info, dict) else None
