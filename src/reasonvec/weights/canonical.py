@@ -18,7 +18,7 @@ def canonical_pieces(value: Any, *, allow_nan: bool = False) -> Iterator[str]:
     Raises ValueError for NaN and infinity unless they are allowed, TypeError for what is no JSON.
     """
     if _is_short(value):
-        yield _written(value, allow_nan)
+        yield _written(value, allow_nan)  # most are
     elif isinstance(value, str):
         yield '"'
         for start in range(0, len(value), _LETTERS):
@@ -43,21 +43,32 @@ def canonical_pieces(value: Any, *, allow_nan: bool = False) -> Iterator[str]:
 
 
 def _written(value: Any, allow_nan: bool) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=allow_nan)
+    return _ENCODERS[allow_nan].encode(value)
+
+
+_ENCODERS = {
+    allow_nan: json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=allow_nan)
+    for allow_nan in (True, False)
+}
 
 
 def _is_short(value: Any) -> bool:
     """Whether the text of `value` is short: a single thing, or few of those, or few of few."""
-    if isinstance(value, dict):
-        return len(value) <= _MOST and all(_is_few(inner) for inner in value.values()) and _is_few([*value])
-    return _is_few(value)
+    if type(value) is not dict:
+        return _is_few(value)
+    return len(value) <= _MOST and _is_few([*value]) and all(map(_is_few, value.values()))
 
 
 def _is_few(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return len(value) <= _MOST and all(map(_is_single, value))
-    return _is_single(value)
+    kind = type(value)
+    if kind is str:
+        return len(value) <= _LETTERS
+    if kind is not list:
+        return kind in _SINGLE
+    if len(value) > _MOST or not (kinds := set(map(type, value))) <= _SINGLE_OR_TEXT:
+        return False
+    return str not in kinds or all(type(inner) is not str or len(inner) <= _LETTERS for inner in value)
 
 
-def _is_single(value: Any) -> bool:
-    return not isinstance(value, (dict, list, tuple)) and (not isinstance(value, str) or len(value) <= _LETTERS)
+_SINGLE = frozenset({int, float, bool, type(None)})
+_SINGLE_OR_TEXT = _SINGLE | {str}

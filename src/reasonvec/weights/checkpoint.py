@@ -128,6 +128,7 @@ def open_checkpoint(
         tensors: dict[str, TensorEntry] = {}
         for name in shards:
             check_inside(path / name, path, follow_links)
+            budget.grow((path / name).stat().st_size)
             entries, _ = read_header(path / name, budget)
             _check_distinct(path, tensors, entries)
             tensors |= entries

@@ -79,6 +79,8 @@ def _misfit(value: Any, form: Form, place: str) -> str | None:
     if isinstance(form, list):
         if not isinstance(value, list):
             return f"{place} is no list"
+        if form == [int] and set(map(type, value)) == {int} and 0 <= min(value) <= max(value) < MAX_INTEGER:
+            return None
         parts = ((item, form[0], f"{place}[{number}]") for number, item in enumerate(value))
         return next((wrong for part in parts if (wrong := _misfit(*part))), None)
     if isinstance(form, dict):

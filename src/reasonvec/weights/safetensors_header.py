@@ -31,7 +31,7 @@ MAX_NAME = 1024
 MAX_ENTRIES = 1 << 62
 """More entries than any file could hold; keeps products of hostile shapes out of overflow."""
 
-_ENTRY_BYTES, _COUNT_BYTES = 300, 44
+_ENTRY_BYTES, _COUNT_BYTES = 260, 40
 """What a `TensorEntry` takes beside its name, with its place in a dict or two, and each number of its shape."""
 
 
@@ -57,7 +57,7 @@ def read_header(path: Path, budget: Budget | None = None) -> tuple[dict[str, Ten
 
     Checked: header length against the file, JSON, duplicate names, dtypes, shapes, and that the data offsets are in
     range, without overlap or gap, and end where the file ends. Raises CheckpointError with the first fault, and for
-    more tensors than fit into `budget`, or without one into the file's size and a margin.
+    more tensors than fit into `budget`, which has grown by the file's size, or one of its own.
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -88,8 +88,9 @@ def parse_header(
     path: Path, read: Callable[[int], bytes], length: int, size: int, budget: Budget | None = None
 ) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     """`read_header`'s checks on the JSON of `length` bytes that `read` gives, of a file of `size` bytes."""
-    budget = budget or Budget()
-    budget.grow(size)
+    if budget is None:
+        budget = Budget()
+        budget.grow(size)
     start = 8 + length
     try:
         reader = JsonReader(read, budget)

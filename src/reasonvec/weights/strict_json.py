@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from sys import getsizeof
 from typing import Any
@@ -37,6 +38,10 @@ _ATTEMPTS = 4
 _MOST_KNOWN = 4096
 _LONGEST_KNOWN = 63
 """Names and texts that are kept once however often they are read: at most so many, of at most so many letters."""
+
+_RECORD = 64
+"""Members that an object has at most whose names are taken for those of fields."""
+_INT = 32
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TOKEN = re.compile(r"[-+.\w]*")
@@ -203,7 +208,7 @@ class JsonReader:
 
     def elements(self) -> Iterator[list[Any]]:
         """The elements of a list, some at a time. Who keeps them spends their memory."""
-        return self._lent("[", self._elements())
+        return self._lent("[", self._elements(kept=False))
 
     def _lent(self, letter: str, parts: Iterator[Any]) -> Iterator[Any]:
         spent = self.budget.spent
@@ -238,19 +243,19 @@ class JsonReader:
             if self.next_letter() == "," and (batch := self._batch("{", "}")):
                 yield batch
 
-    def _elements(self) -> Iterator[list[Any]]:
+    def _elements(self, kept: bool = True) -> Iterator[list[Any]]:
         self._enter("[")
         if self.next_letter() == "]":
             self._leave()
             return
         while True:
             yield [self.value()]
-            if self.next_letter() == "," and (batch := self._batch("[", "]")):
+            if self.next_letter() == "," and (batch := self._batch("[", "]", kept)):
                 yield batch
             if not self._goes_on("]"):
                 return
 
-    def _batch(self, first: str, last: str) -> Any:
+    def _batch(self, first: str, last: str, kept: bool = True) -> Any:
         """What follows the comma here, up to the last comma of the window that divides members or elements; None where
         none is found. A cut at another comma leaves a text or a bracket open, so that the scanner refuses it."""
         if not self._whole_window:
@@ -276,7 +281,7 @@ class JsonReader:
                 self._check_depth(batch, piece, 0, end, MAX_NESTING - self._depth + 1)
                 if first == "{":
                     self.budget.spent -= getsizeof(batch)
-                else:
+                elif kept:
                     self.budget.spend(sum(map(_cost, batch)))
                 self._at = stop
                 return batch
@@ -366,27 +371,44 @@ class JsonReader:
         raise ValueError(f"{what} at letter {self._passed + (self._at if place is None else place) + 1}")
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """An object as the scanner has read it, its memory spent. Names are kept once, and so are short texts."""
-        result, cost = dict[str, Any](), 0
-        for name, value in pairs:
-            known = self._names.get(name)
-            if known is None:
-                known = _known(name, self._names)
-                cost += getsizeof(name)
-            if type(value) is str:
-                text = self._texts.get(value)
-                if text is None:
-                    text = _known(value, self._texts)
-                    cost += getsizeof(value)
-                value = text
+        """An object as the scanner has read it, its memory spent. Short texts are kept once, and so are the names of a
+        record, of which there may be many alike."""
+        if len(pairs) > _RECORD:
+            result = dict(pairs)
+            cost = sum(map(getsizeof, result))
+            if any(kind is not int for kind in set(map(type, result.values()))):
+                for name, value in result.items():
+                    result[name], more = self._once(value, self._texts)
+                    cost += more
             else:
-                cost += _cost(value)
-            result[known] = value
+                cost += _INT * len(result)
+        else:
+            result, cost = {}, 0
+            names, texts = self._names, self._texts
+            for name, value in pairs:
+                if (known := names.get(name)) is None:
+                    known, more = self._once(name, names)
+                    cost += more
+                if type(value) is str:
+                    value, more = self._once(value, texts)
+                    cost += more
+                else:
+                    cost += _cost(value)
+                result[known] = value
         if len(result) != len(pairs):
-            seen: set[str] = set()
-            raise DuplicateNameError(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+            raise DuplicateNameError(_first_twice(pairs))
         self.budget.spend(cost + getsizeof(result))
         return result
+
+    def _once(self, value: Any, known: dict[str, str]) -> tuple[Any, int]:
+        """The value, or its like among the texts that are known, and what it costs."""
+        if type(value) is not str:
+            return value, _cost(value)
+        if (found := known.get(value)) is not None:
+            return found, 0
+        if len(value) <= _LONGEST_KNOWN and len(known) < _MOST_KNOWN:
+            known[value] = value
+        return value, getsizeof(value)
 
 
 def add_members(known: dict[str, Any], batch: dict[str, Any]) -> None:
@@ -396,16 +418,21 @@ def add_members(known: dict[str, Any], batch: dict[str, Any]) -> None:
     known.update(batch)
 
 
-def _known(text: str, known: dict[str, str]) -> str:
-    if len(text) <= _LONGEST_KNOWN and len(known) < _MOST_KNOWN:
-        known[text] = text
-    return text
+def _first_twice(pairs: list[tuple[str, Any]]) -> str:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            break
+        seen.add(name)
+    return name
 
 
 def _cost(value: Any) -> int:
     """Bytes that a value takes, without the objects in it, which were counted when they were made."""
     kind = type(value)
     if kind is list:
+        if set(map(type, value)) == {int}:
+            return getsizeof(value) + _INT * (len(value) - int(value.count(0)))
         return getsizeof(value) + sum(map(_cost, value))
     if kind is dict or kind is bool or value is None or (kind is int and -6 < value < 257):
         return 0
@@ -416,12 +443,8 @@ def _is_deeper(value: Any, levels: int) -> bool:
     """Whether a JSON value has more than so many levels. Goes level by level, for want of a stack that deep."""
     level = [value]
     for _ in range(levels):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, (dict, list))
-        ]
-        if not level:
+        within = [outer.values() if type(outer) is dict else outer for outer in level]
+        if not {dict, list} & set(map(type, chain.from_iterable(within))):
             return False
+        level = [inner for inner in chain.from_iterable(within) if type(inner) in (dict, list)]
     return True

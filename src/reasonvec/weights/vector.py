@@ -204,6 +204,8 @@ def open_vector(
     root = path.resolve()
     check_inside(file, root)
     budget = Budget()  # one for all: the document, and what it and the headers become
+    for shard in root.glob("*.safetensors"):
+        budget.grow(shard.stat().st_size if shard.is_file() else 0)
     document = read_document(file, FORMAT_VERSION, _FORM, budget)
     if document["format"] != FORMAT:
         raise VectorError(f"{file} is a {document['format']}, not a {FORMAT}.")
