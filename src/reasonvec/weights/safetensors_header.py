@@ -130,6 +130,7 @@ def _members(path: Path, reader: JsonReader, start: int, size: int) -> tuple[dic
         reader.budget.spend(sum(
             _ENTRY_BYTES + _COUNT_BYTES * len(entry.shape) + getsizeof(name) for name, entry in found.items()
         ))  # fmt: skip
+        reader.budget.reserve(2 * getsizeof(entries))
         add_members(entries, found)
     return entries, metadata or {}
 

@@ -41,7 +41,8 @@ _LONGEST_KNOWN = 63
 
 _RECORD = 64
 """Members that an object has at most whose names are taken for those of fields."""
-_INT = 32
+_NUMBER, _ROUNDING = 32, 8
+"""Bytes that a number takes, and that a text takes more than it says: memory is given out in multiples of 16."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TOKEN = re.compile(r"[-+.\w]*")
@@ -73,7 +74,12 @@ class Budget:
     def spend(self, nbytes: int) -> None:
         """Something of that size is kept. Raises TooLargeError where it does not fit."""
         self.spent += nbytes
-        if self.spent > self.limit:
+        self.reserve(0)
+
+    def reserve(self, nbytes: int) -> None:
+        """Something of that size may be held for a moment: a dict that grows has its old and its new places at once.
+        Raises TooLargeError where it does not fit."""
+        if self.spent + nbytes > self.limit:
             raise TooLargeError(
                 f"it holds so many values that they would take more than {self.limit} bytes of memory, which is what "
                 f"its size allows; no file of its kind does"
@@ -171,6 +177,7 @@ class JsonReader:
         result: dict[str, Any] = {}
         for batch in self._members():
             size = getsizeof(result)
+            self.budget.reserve(2 * size)
             add_members(result, batch)
             self.budget.spend(getsizeof(result) - size)
         return result
@@ -375,13 +382,13 @@ class JsonReader:
         record, of which there may be many alike."""
         if len(pairs) > _RECORD:
             result = dict(pairs)
-            cost = sum(map(getsizeof, result))
+            cost = sum(map(getsizeof, result)) + _ROUNDING * len(result)
             if any(kind is not int for kind in set(map(type, result.values()))):
                 for name, value in result.items():
                     result[name], more = self._once(value, self._texts)
                     cost += more
             else:
-                cost += _INT * len(result)
+                cost += _NUMBER * len(result)
         else:
             result, cost = {}, 0
             names, texts = self._names, self._texts
@@ -408,7 +415,7 @@ class JsonReader:
             return found, 0
         if len(value) <= _LONGEST_KNOWN and len(known) < _MOST_KNOWN:
             known[value] = value
-        return value, getsizeof(value)
+        return value, _cost(value)
 
 
 def add_members(known: dict[str, Any], batch: dict[str, Any]) -> None:
@@ -430,13 +437,15 @@ def _first_twice(pairs: list[tuple[str, Any]]) -> str:
 def _cost(value: Any) -> int:
     """Bytes that a value takes, without the objects in it, which were counted when they were made."""
     kind = type(value)
+    if kind is str:
+        return getsizeof(value) + _ROUNDING
     if kind is list:
         if set(map(type, value)) == {int}:
-            return getsizeof(value) + _INT * (len(value) - int(value.count(0)))
+            return getsizeof(value) + _NUMBER * (len(value) - int(value.count(0)))
         return getsizeof(value) + sum(map(_cost, value))
     if kind is dict or kind is bool or value is None or (kind is int and -6 < value < 257):
         return 0
-    return getsizeof(value)
+    return max(_NUMBER, getsizeof(value))
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

@@ -17,7 +17,8 @@ from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.strict_json import Budget, DuplicateNameError, JsonReader, TooLargeError, complaint, json_reader
 
 _MOST_ID = 1 << 62
-_ID_BYTES = 32
+_TOKEN_BYTES = 40
+"""What a token takes beside its text and its place: its id, and that memory is given out in multiples of 16 bytes."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,9 @@ def _added(reader: JsonReader, where: str) -> dict[str, int]:
 
 def _keep(ids: dict[str, int], part: Mapping[str, int], budget: Budget) -> None:
     size = getsizeof(ids)
+    budget.reserve(2 * size)
     ids.update(part)
-    budget.spend(getsizeof(ids) - size + sum(map(getsizeof, part)) + _ID_BYTES * len(part))
+    budget.spend(getsizeof(ids) - size + sum(map(getsizeof, part)) + _TOKEN_BYTES * len(part))
 
 
 def _merges(reader: JsonReader) -> bytes:
