@@ -77,7 +77,7 @@ def test_a_vocabulary_as_large_as_gemmas_is_compared(tmp_path):
     tokens = [f"▁token{number}é😀" for number in range(262_144)]
     for name, last in (("a", "same"), ("b", "other")):
         (tmp_path / name).mkdir()
-        merges = [[f"▁tok{number}", "en"] for number in range(250_000)]
+        merges = [[f"▁tok{number}", "en"] for number in range(514_000)]
         model = {"type": "BPE", "vocab": {token: n for n, token in enumerate([*tokens, last])}, "merges": merges}
         document = {"added_tokens": [{"id": 262_144, "content": last}], "model": model}
         (tmp_path / name / "tokenizer.json").write_text(json.dumps(document, ensure_ascii=False, indent=2))

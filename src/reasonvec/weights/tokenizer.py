@@ -39,7 +39,8 @@ def _vocabulary_findings(donor: Checkpoint, target: Checkpoint, embeddings_inclu
         return []
     try:
         budget = Budget()  # one for both: they are held at once to be compared
-        ours, theirs = read_vocabulary(donor, budget), read_vocabulary(target, budget)
+        ours = read_vocabulary(donor, budget)
+        theirs = read_vocabulary(target, budget, like=ours)
     except UnreadableError as error:
         return [
             Finding(

@@ -36,20 +36,60 @@ class UnreadableError(Exception):
     """A tokenizer file of a shape that is not known here, or with more tokens than its size explains."""
 
 
-def read_vocabulary(checkpoint: Checkpoint, budget: Budget) -> Vocabulary | None:
+def read_vocabulary(checkpoint: Checkpoint, budget: Budget, like: Vocabulary | None = None) -> Vocabulary | None:
     """The map from tokens to ids from tokenizer.json, else from vocab.json and added_tokens.json; None without them.
+    What it has in common with another vocabulary, `like`, takes no memory again.
 
     Raises CheckpointError for what is not JSON, UnreadableError for what is no vocabulary or does not fit in `budget`.
     """
+    tokens = _Tokens(budget, like.ids if like else {})
     if (path := checkpoint.file("tokenizer.json")) is not None:
-        with _opened(path, budget) as reader:
-            return _Document(str(path), reader).vocabulary()
+        with _opened(path, budget) as reader, tokens.gathered():
+            return _Document(str(path), reader, tokens).vocabulary()
     if (path := checkpoint.file("vocab.json")) is not None:
-        ids = _read_ids(path, budget)
-        if (path := checkpoint.file("added_tokens.json")) is not None:
-            _keep(ids, _read_ids(path, budget), budget)
-        return Vocabulary("vocab.json", ids, {})
+        for name in (path, checkpoint.file("added_tokens.json")):
+            if name is not None:
+                with _opened(name, budget) as reader, tokens.gathered():
+                    _read_ids(reader, str(name), tokens)
+                    reader.finish()
+        return Vocabulary("vocab.json", tokens.ids, {})
     return None
+
+
+class _Tokens:
+    """Tokens and their ids as they are gathered."""
+
+    def __init__(self, budget: Budget, like: Mapping[str, int]) -> None:
+        self.ids: dict[str, int] = {}
+        self._budget, self._like = budget, like
+        self._known: dict[str, str] = {}
+        """The tokens of `like`, to find those that are the same."""
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """What it takes to find tokens again is held for the duration of a `with` block."""
+        self._known = dict(zip(self._like, self._like, strict=True))
+        size = getsizeof(self._known)
+        self._budget.spend(size)
+        try:
+            yield
+        finally:
+            self._known = {}
+            self._budget.spent -= size
+
+    def add(self, part: Mapping[str, int]) -> None:
+        """Keep these too; of a token that was there already the id that comes now."""
+        size, cost = getsizeof(self.ids), 0
+        self._budget.reserve(2 * size)
+        for token, index in part.items():
+            if (known := self._known.get(token)) is None:
+                cost += getsizeof(token) + _TOKEN_BYTES
+                self.ids[token] = index
+            else:
+                like = self._like[known]
+                self.ids[known] = like if like == index else index
+                cost += _TOKEN_BYTES * (like != index)
+        self._budget.spend(getsizeof(self.ids) - size + cost)
 
 
 @contextmanager
@@ -63,29 +103,21 @@ def _opened(path: Path, budget: Budget) -> Iterator[JsonReader]:
         raise CheckpointError(f"{path} {complaint(error)}.") from None
 
 
-def _read_ids(path: Path, budget: Budget) -> dict[str, int]:
-    with _opened(path, budget) as reader:
-        ids = _ids(reader, str(path))
-        reader.finish()
-        return ids
-
-
 class _Document:
     """A tokenizer.json as it is read, part after part."""
 
-    def __init__(self, where: str, reader: JsonReader) -> None:
-        self._where, self._reader = where, reader
-        self._ids: dict[str, int] | None = None
+    def __init__(self, where: str, reader: JsonReader, tokens: _Tokens) -> None:
+        self._where, self._reader, self._tokens = where, reader, tokens
         self._added: dict[str, int] = {}
         self._rules = dict.fromkeys(("merges", "normalizer", "pre_tokenizer"), _digest(None))
 
     def vocabulary(self) -> Vocabulary:
         """All that it says of tokens."""
-        has_model = False
+        has_model, has_map = False, False
         for name in self._names():
             if name == "model":
                 has_model = self._reader.next_letter() == "{"
-                self._read_model()
+                has_map = self._read_model()
             elif name == "added_tokens":
                 self._added = _added(self._reader, self._where)
             elif name in ("normalizer", "pre_tokenizer"):
@@ -95,19 +127,23 @@ class _Document:
         self._reader.finish()
         if not has_model:
             raise UnreadableError(f"{self._where} has no `model` object")
-        if self._ids is None:
+        if not has_map:
             raise _no_map(f"{self._where}: model.vocab")
-        _keep(self._ids, self._added, self._reader.budget)
-        return Vocabulary("tokenizer.json", self._ids, self._rules)
+        self._tokens.add(self._added)
+        return Vocabulary("tokenizer.json", self._tokens.ids, self._rules)
 
-    def _read_model(self) -> None:
+    def _read_model(self) -> bool:
+        """Tokens and merges; whether there is a map of tokens."""
+        found = False
         for name in self._names():
             if name == "vocab":
-                self._ids = _ids(self._reader, f"{self._where}: model.vocab")
+                _read_ids(self._reader, f"{self._where}: model.vocab", self._tokens)
+                found = True
             elif name == "merges":
                 self._rules[name] = _merges(self._reader)
             else:
                 self._reader.skip()
+        return found
 
     def _names(self) -> Iterator[str]:
         """The names of the object that comes next; none of anything else, which is skipped."""
@@ -117,26 +153,25 @@ class _Document:
             self._reader.skip()
 
 
-def _ids(reader: JsonReader, where: str) -> dict[str, int]:
+def _read_ids(reader: JsonReader, where: str, tokens: _Tokens) -> None:
     """BPE, WordPiece and WordLevel keep a map, Unigram a list of [piece, score] in the order of the ids."""
-    ids: dict[str, int] = {}
     if reader.next_letter() == "{":
+        first = not tokens.ids  # added_tokens.json may state again what vocab.json has
         for part in reader.pairs():
             if not all(type(index) is int for index in part.values()) or not _are_ids(part):
                 raise _no_map(where)
-            if twice := ids.keys() & part.keys():
+            if first and (twice := tokens.ids.keys() & part.keys()):
                 raise DuplicateNameError(min(twice))
-            _keep(ids, part, reader.budget)
-        return ids
+            tokens.add(part)
+        return
     if reader.next_letter() != "[":
         raise _no_map(where)
     count = 0
     for pieces in reader.elements():
         if not all(isinstance(piece, list) and piece and isinstance(piece[0], str) for piece in pieces):
             raise _no_map(where)
-        _keep(ids, {piece[0]: index for index, piece in enumerate(pieces, count)}, reader.budget)
+        tokens.add({piece[0]: index for index, piece in enumerate(pieces, count)})
         count += len(pieces)
-    return ids
 
 
 def _are_ids(part: Mapping[str, int]) -> bool:
@@ -148,27 +183,20 @@ def _no_map(where: str) -> UnreadableError:
 
 
 def _added(reader: JsonReader, where: str) -> dict[str, int]:
-    ids: dict[str, int] = {}
+    tokens = _Tokens(reader.budget, {})
     fault = UnreadableError(f"{where}: added_tokens is not a list of {{id, content}}")
     if reader.next_letter() != "[":
         raise fault
-    for tokens in reader.elements():
+    for found in reader.elements():
         if not all(
-            isinstance(t, dict) and isinstance(t.get("content"), str) and type(t.get("id")) is int for t in tokens
+            isinstance(t, dict) and isinstance(t.get("content"), str) and type(t.get("id")) is int for t in found
         ):
             raise fault
-        part = {token["content"]: token["id"] for token in tokens}
+        part = {token["content"]: token["id"] for token in found}
         if not _are_ids(part):
             raise fault
-        _keep(ids, part, reader.budget)
-    return ids
-
-
-def _keep(ids: dict[str, int], part: Mapping[str, int], budget: Budget) -> None:
-    size = getsizeof(ids)
-    budget.reserve(2 * size)
-    ids.update(part)
-    budget.spend(getsizeof(ids) - size + sum(map(getsizeof, part)) + _TOKEN_BYTES * len(part))
+        tokens.add(part)
+    return tokens.ids
 
 
 def _merges(reader: JsonReader) -> bytes:
