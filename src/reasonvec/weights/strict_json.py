@@ -110,11 +110,12 @@ def read_json(path: Path, budget: Budget | None = None) -> Any:
         return reader.everything()
 
 
-def loads_strictly(text: bytes | str) -> Any:
+def loads_strictly(text: bytes | str, budget: Budget | None = None) -> Any:
     """The same for a text in memory."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    budget = Budget()
-    budget.grow(len(data))
+    if budget is None:
+        budget = Budget()
+        budget.grow(len(data))
     return JsonReader(BytesIO(data).read, budget).everything()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.arithmetic import STEP_BINS, Doubles, Indices
+from reasonvec.weights.blocks import BLOCK
 from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, NUMBER, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
@@ -176,13 +177,13 @@ def _read(file: Any, path: Path, entries: Mapping[str, TensorEntry], name: str, 
 
 
 def _is_residual(delta: Delta, index: Indices, value: Doubles) -> bool:
+    if not (delta.entry.dtype == "F64" and index.size == value.size == delta.residual):
+        return False
+    runs = ((index[start : start + BLOCK + 1], value[start : start + BLOCK]) for start in range(0, index.size, BLOCK))
     return bool(
-        delta.entry.dtype == "F64"
-        and index.size == value.size == delta.residual
-        and index[0] >= 0
+        index[0] >= 0
         and index[-1] < delta.size
-        and (index[1:] > index[:-1]).all()
-        and np.isfinite(value).all()
+        and all((places[1:] > places[:-1]).all() and np.isfinite(numbers).all() for places, numbers in runs)
     )
 
 
