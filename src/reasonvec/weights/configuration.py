@@ -213,7 +213,8 @@ def _fields(checkpoint: Checkpoint) -> dict[str, Any]:
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The fields with nested names joined by dots, those of sub-models (`text_config`) among them."""
     is_model = not prefix or prefix.endswith("_config.")
-    for name, value in (_current_spelling(config) if is_model else config).items():
+    for key, value in (_current_spelling(config) if is_model else config).items():
+        name = str(key)  # of a loaded model's configuration, numbers of labels are numbers
         if len(name) > _LONGEST_FIELD:
             name = f"{name[:_LONGEST_FIELD]}~{crc32(name.encode(errors='surrogatepass')):08x}"
         if isinstance(value, dict) and value:
