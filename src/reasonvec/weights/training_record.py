@@ -11,7 +11,7 @@ from typing import Any
 from reasonvec.errors import CheckpointError, UsageError
 from reasonvec.weights.files import read_small
 from reasonvec.weights.hub import recorded_location
-from reasonvec.weights.safetensors_header import loads_strictly
+from reasonvec.weights.strict_json import complaint, read_json
 
 KEPT = "trajectory"
 """The directory, in that of a training, that holds the checkpoints kept on the way: step-1, step-2, step-4 ..."""
@@ -100,11 +100,9 @@ def _document(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        document = loads_strictly(read_small(file))
+        document = read_json(file)
     except ValueError as error:
-        raise CheckpointError(
-            f"{file} is not JSON ({error}). It is damaged; the training has to be run again."
-        ) from None
+        raise CheckpointError(f"{file} {complaint(error)}. It is damaged; the training has to be run again.") from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{file} holds a JSON {type(document).__name__}, not what a training writes.")
     return document
