@@ -69,19 +69,19 @@ def evaluate(
     measured (run.json), every completion with its grade (outcomes.jsonl) and, once it is complete, the scores
     (summary.json). `reasonvec stats` compares runs.
     """
-    with needs("eval"):
+    with needs("eval"):  # and not the run: what that lacks, such as vLLM, it names itself
         from reasonvec.evaluation.engines.interface import Sampling
         from reasonvec.evaluation.measuring import evaluate as run
-
-        with _progress() as progress:
-            evaluations = run(
-                checkpoint,
-                sampling=Sampling(samples, temperature, seed, max_new_tokens),
-                batch_size=_batch_size(batch_size),
-                progress=progress,
-                **arguments,
-            )
         from reasonvec.terminal import runs as tables
+
+    with _progress() as progress:
+        evaluations = run(
+            checkpoint,
+            sampling=Sampling(samples, temperature, seed, max_new_tokens),
+            batch_size=_batch_size(batch_size),
+            progress=progress,
+            **arguments,
+        )
 
     for evaluation in evaluations:
         warn(evaluation.warnings)
@@ -90,7 +90,7 @@ def evaluate(
         return
     for evaluation in evaluations:
         click.echo(f"{evaluation.task}: {evaluation.out}", err=True)
-        show(tables.run_summary(evaluation.summary))
+        show(tables.run_summary(evaluation.summary, applied=evaluation.applied))
     if not all(evaluation.searched for evaluation in evaluations):
         click.echo("No training data is declared (--training-data), so nobody knows whether it holds these problems.",
                    err=True)  # fmt: skip

@@ -13,12 +13,15 @@ PLACE = "{alpha}"
 def sweep(out: str | Path, tasks: Sequence[str], alphas: Sequence[float | None]) -> dict[float | None, dict[str, Path]]:
     """Alpha -> task -> the directory of its run; PLACE in `out` becomes the alpha.
 
-    Raises UsageError where two alphas would share a directory, and what `destinations` raises.
+    Raises UsageError where two alphas would share a directory or PLACE stands for none, and what `destinations` raises.
     """
-    if len(alphas) > 1 and (PLACE not in str(out) or len(set(alphas)) < len(alphas)):
-        what = "two of them are equal" if len(set(alphas)) < len(alphas) else f"--out {out} has no {PLACE} in it"
-        raise UsageError(f"{len(alphas)} alphas need a directory each, and {what}. Write --out 'RUNS/alpha-{PLACE}'.")
     shown = {alpha: "" if alpha is None else f"{alpha:g}" for alpha in alphas}
+    alike = len(set(shown.values())) < len(alphas)
+    if len(alphas) > 1 and (PLACE not in str(out) or alike):
+        what = "two of them are equal to six digits" if alike else f"--out {out} has no {PLACE} in it"
+        raise UsageError(f"{len(alphas)} alphas need a directory each, and {what}. Write --out 'RUNS/alpha-{PLACE}'.")
+    if None in shown and PLACE in str(out):
+        raise UsageError(f"--out {out} has {PLACE} in it, and no --alpha is named. Name one, or take {PLACE} out.")
     return {alpha: destinations(str(out).replace(PLACE, shown[alpha]), tasks) for alpha in alphas}
 
 

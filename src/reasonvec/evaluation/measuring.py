@@ -14,6 +14,7 @@ from reasonvec.errors import MissingExtraError, RunError
 from reasonvec.evaluation.answering import Progress, answer, has_programs
 from reasonvec.evaluation.arm import Arm, open_arm
 from reasonvec.evaluation.comparison import RunSummary, summarise
+from reasonvec.evaluation.comparison.arms import applied
 from reasonvec.evaluation.contamination import contamination, declared_training_data, missing_warnings, warnings_of
 from reasonvec.evaluation.destinations import sweep
 from reasonvec.evaluation.engines import harness
@@ -43,6 +44,8 @@ class Evaluation:
     warnings: tuple[str, ...]
     searched: bool
     """Whether training data was declared, and looked through for the problems."""
+    applied: tuple[int, int] | None = None
+    """Of changed problems: to how many of how many the operator applies."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,6 +54,7 @@ class Evaluation:
             "summary": self.summary.to_json(),
             "warnings": list(self.warnings),
             "training_data_searched": self.searched,
+            "applies_to": self.applied[0] / self.applied[1] if self.applied else None,
         }
 
 
@@ -163,7 +167,9 @@ def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None, to
         warnings += (
             f"{summary.empty} of the {summary.completions} completions of {plan.task} are empty. They count as wrong.",
         )
-    return Evaluation(recorder.path, plan.task, summary, warnings, overlap is not None)
+    return Evaluation(
+        recorder.path, plan.task, summary, warnings, overlap is not None, applied(plan.benchmark.perturbation)
+    )
 
 
 def _refuse_empty(evaluations: Sequence[Evaluation]) -> None:

@@ -1,11 +1,15 @@
 """A result in one file: written beside its place, flushed to the disk and renamed, so it is whole or not there."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 from reasonvec.errors import OutputError
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system without hard links says, such as exFAT and some that are shared over a network."""
 
 
 def check_new(out: Path, *, force: bool) -> None:
@@ -17,12 +21,17 @@ def check_new(out: Path, *, force: bool) -> None:
                           f"another file, or replace it with --force.")  # fmt: skip
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent} is no directory, so {out.name} cannot be written there. Make it first.")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{out} cannot be written: {out.parent} may not be written to. Name another directory.")
 
 
 def write_whole(out: Path, content: bytes, *, force: bool) -> None:
     """Write `content` to `out` by rename; without `force` never over a file that came into being meanwhile."""
     check_new(out, force=force)
-    descriptor, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}. Nothing was left there.") from None
     partial = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -33,8 +42,7 @@ def write_whole(out: Path, content: bytes, *, force: bool) -> None:
         if force:
             partial.replace(out)
         else:
-            os.link(partial, out)  # fails where `out` exists, which a rename does not
-            partial.unlink()
+            _name_anew(partial, out)
     except FileExistsError:
         raise OutputError(f"{out} came into being while it was being made. Nothing was replaced.") from None
     except OSError as error:
@@ -47,6 +55,18 @@ def write_whole(out: Path, content: bytes, *, force: bool) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _name_anew(partial: Path, out: Path) -> None:
+    """Give `partial` the name `out`, which nothing may have; a rename would replace what came there meanwhile."""
+    try:
+        os.link(partial, out)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if out.exists():
+            raise FileExistsError from None
+        partial.replace(out)
 
 
 def _umask() -> int:

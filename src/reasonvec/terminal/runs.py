@@ -11,7 +11,7 @@ from reasonvec.evaluation.comparison import RunComparison, RunSummary
 from reasonvec.evaluation.comparison.arms import Arm
 from reasonvec.evaluation.comparison.compare import Rank, Sweep, Table
 from reasonvec.evaluation.comparison.contrast import Contrast, Points
-from reasonvec.evaluation.comparison.robustness import Robustness
+from reasonvec.evaluation.comparison.robustness import Robustness, share
 from reasonvec.evaluation.comparison.summary import Score
 from reasonvec.evaluation.statistics import Interval
 from reasonvec.terminal.parts import facts, percent, safe, table
@@ -26,10 +26,14 @@ _TITLES: dict[str, str] = {
 }
 
 
-def run_summary(summary: RunSummary) -> RenderableType:
-    """Accuracy with its interval, what was answered and how long, and a row for each task where there are several."""
+def run_summary(summary: RunSummary, *, applied: tuple[int, int] | None = None) -> RenderableType:
+    """Accuracy with its interval, what was answered and how long, and a row for each task where there are several.
+
+    `applied` are the problems, of how many, that the operator applies to which changed these.
+    """
     each = f", {summary.samples} completions each" if summary.samples > 1 else ""
-    rows = [("problems", f"{summary.problems:,}{each}"), ("right", _score(summary.accuracy))]
+    part = f"; the operator {applies_to(applied)}" if applied else ""
+    rows = [("problems", f"{summary.problems:,}{each}{part}"), ("right", _score(summary.accuracy))]
     rows += [(f"pass@{k}", _score(score)) for k, score in summary.pass_at.items()]
     if summary.macro:
         rows.append(("mean of tasks", _score(summary.macro)))
@@ -51,6 +55,10 @@ def run_summary(summary: RunSummary) -> RenderableType:
             tasks.add_row(Text(safe(name)), f"{task.problems:,}", percent(task.accuracy.value), _ends(task.accuracy))
         parts.append(tasks)
     return Group(*parts)
+
+
+def applies_to(applied: tuple[int, int]) -> str:
+    return f"applies to {applied[0]:,} of {applied[1]:,} ({percent(share(applied))})"
 
 
 def run_comparison(comparison: RunComparison) -> RenderableType:
@@ -75,6 +83,7 @@ def _legend(comparison: RunComparison) -> str:
         said.append(f"Holm's p is over {family} of this call, without controls, repeats and dev parts.")
     if comparison.robustness:
         said.append("Where changed problems are held against unchanged ones it is over those rows.")
+        said.append('"Of all" is the share of the problems that the operator applies to.')
     clear = [found.clear for table in comparison.tables for found in table.contrasts]
     if not all(clear + [row.clear for row in comparison.robustness]):
         said.append(
@@ -121,8 +130,10 @@ def _arms(found: Table) -> RichTable:
     each = f", {samples} completions each" if samples > 1 else ""
     limit = found.arms[0][0].run.configuration["benchmark"].get("limit")
     limited = f" (--limit {limit})" if isinstance(limit, int) else ""
+    applied = found.arms[0][0].applied
+    part = f"; the operator {applies_to(applied)}" if applied else ""
     shown = table("arm", "prompt", "alpha", "right", "95 % interval", "answered", "cut off", "tokens",
-                  title=safe(f"{found.setting.title}: {problems:,} problems{limited}{each}"))  # fmt: skip
+                  title=safe(f"{found.setting.title}: {problems:,} problems{limited}{each}{part}"))  # fmt: skip
     wordings = {(arm.prompt, arm.wording) for arm, _ in found.arms}
     told = len(wordings) == len({prompt for prompt, _ in wordings})  # whether the names tell the prompts apart
     for arm, summary in found.arms:
@@ -162,7 +173,7 @@ def _robustness(rows: Sequence[Robustness]) -> RichTable:
     first = rows[0]
     arms = f"{first.arm} against {first.baseline}"
     title = f"{first.changed[0].task}, {arms}: points on changed problems, and on the same ones unchanged"
-    shown = table("operator", "n", "changed", "clean", "change", "95 % interval", "Holm's p", "could\nsee",
+    shown = table("operator", "n", "of\nall", "changed", "clean", "change", "95 % interval", "Holm's p", "could\nsee",
                   title=safe(title))  # fmt: skip
     for row in rows:
         setting = row.changed[0]
@@ -170,6 +181,7 @@ def _robustness(rows: Sequence[Robustness]) -> RichTable:
         shown.add_row(
             Text(safe(where)),
             f"{row.n:,}",
+            percent(share(row.applied), 0),
             f"{row.changed_points:+.1f}",
             f"{row.clean_points:+.1f}",
             f"{row.difference.points:+.1f}",

@@ -67,12 +67,10 @@ def flipped(verdicts: Sequence[bool], *, gained: int, lost: int) -> list[bool]:
     return [verdict != (place in right or place in wrong) for place, verdict in enumerate(verdicts)]
 
 
-def perturbed(operator: str, severity: int = 1) -> dict[str, Any]:
-    """What run.json says of a benchmark that `perturb` made of GSM8K."""
-    return {
-        "task": f"{operator}.jsonl",
-        "perturbation": {"operator": operator, "severity": severity, "seed": 0, "benchmark": {"task": "gsm8k"}},
-    }
+def perturbed(operator: str, severity: int = 1, **more: Any) -> dict[str, Any]:
+    """What run.json says of a benchmark that `perturb` made of GSM8K; `more` stands in its header, too."""
+    header = {"operator": operator, "severity": severity, "seed": 0, "benchmark": {"task": "gsm8k"}}
+    return {"task": f"{operator}.jsonl", "perturbation": {**header, **more}}
 
 
 def write_run(path: Path, answers: Sequence[Outcome | bool], *, complete: bool = True, **configured: Any) -> Run:

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from reasonvec.cli import main
 from reasonvec.errors import RunError
 from reasonvec.evaluation.comparison import compare_runs
 
@@ -59,6 +61,40 @@ def test_without_the_unchanged_problems_the_table_says_what_to_measure(tmp_path:
     comparison = compare_runs([tmp_path])
     assert comparison.robustness == ()
     assert any("no difference in differences for whole" in note for note in comparison.tables[0].notes)
+
+
+def test_an_unchanged_side_that_lacks_some_problems_is_said_to(tmp_path: Path) -> None:
+    """As severity 0, which is of the problems of severity 1, lacks some that `numbers` changes at severity 2."""
+    for severity, first in ((0, 3), (2, 0)):
+        answers = [outcome(f"p{place}", place % 2 == 0) for place in range(first, 50)]
+        fields: dict[str, Any] = {
+            "benchmark": perturbed("numbers", severity),
+            "problems_sha256": str(severity) * 64,
+        }
+        write_run(tmp_path / str(severity) / "target", answers, **fields)
+        write_run(tmp_path / str(severity) / "whole", answers, vector="v", alpha=1.0, **fields)
+    comparison = compare_runs([tmp_path])
+    assert comparison.robustness == ()
+    (note,) = [note for table in comparison.tables for note in table.notes if "difference in differences" in note]
+    assert "for whole: of these problems 3 were not measured unchanged" in note
+    assert "measure arm and baseline on all of the benchmark unchanged" in note and "--severity 0" not in note
+
+
+def test_every_table_of_changed_problems_says_to_which_share_the_operator_applies(tmp_path: Path) -> None:
+    typo = perturbed("typo", applied=100, problems=250)
+    write_run(tmp_path / "target", BASELINE)
+    write_run(tmp_path / "whole", BASELINE, vector="v", alpha=1.0)
+    write_run(tmp_path / "typo" / "target", BASELINE, benchmark=typo)
+    write_run(tmp_path / "typo" / "whole", BASELINE, benchmark=typo, vector="v", alpha=1.0)
+    printed = CliRunner().invoke(main, ["stats", str(tmp_path)], env={"COLUMNS": "200"})
+    assert "typo, severity 1, seed 0: 100 problems; the operator applies to 100 of 250 (40.0%)" in " ".join(
+        printed.stdout.split()
+    )
+    (row,) = [line.split() for line in printed.stdout.splitlines() if line.split()[:2] == ["typo", "1"]]
+    assert row[2:4] == ["100", "40%"]
+    document = compare_runs([tmp_path]).to_json()
+    assert [table["applies_to"] for table in document["benchmarks"]] == [None, 0.4]
+    assert [row["applies_to"] for row in document["robustness"]] == [0.4]
 
 
 def test_severity_nought_is_the_unchanged_side(tmp_path: Path) -> None:

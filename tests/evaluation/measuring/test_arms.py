@@ -62,7 +62,9 @@ def test_a_sweep_loads_the_model_once_and_measures_each_arm_as_if_alone(
 @pytest.mark.parametrize(
     ("alphas", "out", "complaint"),
     [((0.5, 1), "run", "2 alphas need a directory each, and --out .*run has no {alpha} in it"),
-     ((1, 1.0), "run-{alpha}", "two of them are equal")],
+     ((1, 1.0), "run-{alpha}", "two of them are equal"),
+     ((0.12345678, 0.12345679), "run-{alpha}", "two of them are equal to six digits"),
+     (None, "run-{alpha}", "has {alpha} in it, and no --alpha is named")],
 )  # fmt: skip
 def test_alphas_that_would_share_a_directory_are_refused(target, vector, problems, tmp_path, alphas, out, complaint):
     with pytest.raises(UsageError, match=complaint):
@@ -182,6 +184,26 @@ def test_stdout_is_one_document_and_stderr_the_rest(target, problems, tmp_path):
     assert document["summary"]["problems"] == 7
     (line,) = done.stderr.splitlines()  # the model is an untrained one, which never ends
     assert line.startswith("warning: 100% of the completions")
+
+
+def test_the_command_names_the_extra_of_vllm_and_not_its_own(target, problems, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "find_spec", lambda name: None)
+    done = command(target, "--task", problems, "--engine", "vllm", "--out", tmp_path / "run")
+    assert done.exit_code == 1
+    assert 'pip install "reasonvec[vllm]"' in done.stderr and "[eval]" not in done.stderr
+
+
+def test_the_table_of_changed_problems_says_to_how_many_the_operator_applies(target, problems, tmp_path):
+    changed = tmp_path / "changed.jsonl"
+    made = CliRunner().invoke(main, ["perturb", str(problems), "--operator", "distract-in", "--out", str(changed)])
+    assert "1 of 7 problems (14.3%)" in made.stdout, made.output
+    common = ["--task", changed, "--split", "all", "--max-new-tokens", 4]
+    done = command(target, *common, "--out", tmp_path / "run")
+    assert "1; the operator applies to 1 of 7 (14.3%)" in done.stdout, done.output
+    told = json.loads(command(target, *common, "--out", tmp_path / "again", "--json").stdout)
+    assert told[0]["applies_to"] == 1 / 7
+    compared = CliRunner().invoke(main, ["stats", str(tmp_path / "run")], env={"COLUMNS": "200"})
+    assert "1 problems; the operator applies to 1 of 7 (14.3%)" in " ".join(compared.stdout.split()), compared.output
 
 
 def test_a_table_for_people(target, problems, tmp_path):

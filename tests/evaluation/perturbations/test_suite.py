@@ -1,8 +1,10 @@
 """The whole of `perturb`: the file it writes, byte for byte, and what it says where it cannot."""
 
+import errno
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -173,6 +175,41 @@ def test_an_operator_that_applies_to_nothing_writes_nothing(tmp_path):
 def test_a_place_that_cannot_be_written_is_found_first(tmp_path, out, message):
     with pytest.raises(OutputError, match=message):
         perturb("no task at all", operator="typo", severity=1, seed=0, out=tmp_path / out, data=NOWHERE)
+
+
+def test_a_directory_that_may_not_be_written_to_is_named_and_found_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK | os.X_OK)  # root may write everywhere
+    with pytest.raises(OutputError, match=r"out\.jsonl cannot be written: .* may not be written to"):
+        perturb("no task at all", operator="typo", severity=1, seed=0, out=tmp_path / "out.jsonl", data=NOWHERE)
+
+
+def test_a_place_that_refuses_a_file_is_named_as_it_was_given(tmp_path, task, monkeypatch):
+    def full(**named):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / ".out.jsonl.xyz"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    with pytest.raises(OutputError, match=r"/out\.jsonl cannot be written: No space left on device\. Nothing was left"):
+        perturb(task, operator="typo", severity=1, seed=0, out=tmp_path / "out.jsonl", data=NOWHERE)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_system_without_hard_links_serves_too(tmp_path, task, monkeypatch, there):
+    out = tmp_path / "out.jsonl"
+
+    def refused(source, destination):
+        if there:
+            out.write_text("another's")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    if there:
+        with pytest.raises(OutputError, match="came into being"):
+            perturb(task, operator="typo", severity=1, seed=0, out=out, data=NOWHERE)
+        assert out.read_text() == "another's"
+    else:
+        made = perturb(task, operator="typo", severity=1, seed=0, out=out, data=NOWHERE)
+        assert hashlib.sha256(out.read_bytes()).hexdigest() == made.sha256
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_the_command_prints_the_share_and_the_reasons(tmp_path, task):

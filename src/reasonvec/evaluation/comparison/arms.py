@@ -103,6 +103,11 @@ class Arm:
         return self.vector is None or self.alpha == 0
 
     @property
+    def applied(self) -> tuple[int, int] | None:
+        """To how many problems of how many the operator applies that changed these; None where nothing was changed."""
+        return applied(self.run.benchmark.get("perturbation"))
+
+    @property
     def problems(self) -> Mapping[str, tuple[Outcome, ...]]:
         return self.run.by_id
 
@@ -116,6 +121,14 @@ class Arm:
             "control": self.control,
             "prompt": self.prompt,
         }
+
+
+def applied(header: object) -> tuple[int, int] | None:
+    """What the header of a perturbed file says of the problems that it holds and of all that there were."""
+    if not isinstance(header, Mapping) or header.get("severity") == 0:
+        return None
+    some, all_ = header.get("applied"), header.get("problems")
+    return (some, all_) if type(some) is int and type(all_) is int and 0 < some <= all_ else None
 
 
 def read_arms(runs: Sequence[Run]) -> list[Arm]:

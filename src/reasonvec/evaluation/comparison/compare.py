@@ -11,7 +11,7 @@ from reasonvec.evaluation.comparison import guards
 from reasonvec.evaluation.comparison.arms import Arm, Setting, read_arms
 from reasonvec.evaluation.comparison.caveats import caveats
 from reasonvec.evaluation.comparison.contrast import Contrast, Role, contrast
-from reasonvec.evaluation.comparison.robustness import Robustness, pooled, robustness
+from reasonvec.evaluation.comparison.robustness import Robustness, pooled, robustness, share
 from reasonvec.evaluation.comparison.summary import RunSummary, summarise
 from reasonvec.evaluation.runs import find_runs, load_run
 from reasonvec.evaluation.statistics import best_of_optimism, holm, rank_p
@@ -76,6 +76,7 @@ class Table:
         return {
             **self.setting.to_json(),
             "title": self.setting.title,
+            "applies_to": share(self.arms[0][0].applied),
             "baseline": self.baseline.name if self.baseline else None,
             "arms": [{**arm.to_json(), "summary": summary.to_json()} for arm, summary in self.arms],
             "differences": [found.to_json() for found in self.contrasts],
@@ -318,22 +319,23 @@ def _robustness(tables: Sequence[Table], seed: int) -> tuple[list[Table], list[R
         if not table.setting.changed or table.setting.operator in _ANOTHER_ANSWER:
             told.append(table)
             continue
-        missing = []
+        missing: list[str] = []
+        lacking: dict[str, int] = {}
         for changed in table.contrasts:
             if changed.role not in ("confirmatory", "exploratory"):
                 continue
-            clean = _clean(changed, tables)
+            unchanged = _unchanged(changed, tables)
+            clean = next((other for other in unchanged if not _absent(changed, other)), None)
+            if clean is None and unchanged:
+                lacking[changed.arm.name] = min(_absent(changed, other) for other in unchanged)
+                continue
             if clean is None:
                 missing.append(changed.arm.name)
                 continue
             findings += guards.sampling_refusals(changed.arm, clean.arm)
             same = (table.setting.task, _identity(changed.arm), _identity(changed.baseline))
             found.setdefault(same, []).append(robustness(changed, clean, seed=seed))
-        note = (
-            f"no difference in differences for {', '.join(missing)}: measure arm and baseline on the same problems "
-            f"unchanged too (reasonvec perturb ... --severity 0 writes them)"
-        )
-        told.append(replace(table, notes=(*table.notes, note)) if missing else table)
+        told.append(replace(table, notes=(*table.notes, *_want_of_unchanged(missing, lacking))))
     if findings:
         listed = "\n".join(f"  {finding}." for finding in findings)
         raise RunError(f"Changed and unchanged problems were not measured alike:\n{listed}")
@@ -348,19 +350,36 @@ def _robustness(tables: Sequence[Table], seed: int) -> tuple[list[Table], list[R
     return told, rows
 
 
-def _clean(changed: Contrast, tables: Sequence[Table]) -> Contrast | None:
-    """The same contrast on problems as they are, all of `changed` among them; the whole benchmark before a file."""
-    ids = changed.baseline.problems.keys()
-    candidates = [
+def _want_of_unchanged(missing: Sequence[str], lacking: Mapping[str, int]) -> Iterator[str]:
+    """Why arms have no difference in differences: not measured on unchanged problems, or not on all that it takes."""
+    if missing:
+        yield (
+            f"no difference in differences for {', '.join(missing)}: measure arm and baseline on the same problems "
+            f"unchanged too (reasonvec perturb ... --severity 0 writes them)"
+        )
+    if lacking:
+        yield (
+            f"no difference in differences for {', '.join(lacking)}: of these problems {max(lacking.values())} were "
+            f"not measured unchanged. A limit, or a file of another severity, holds others: measure arm and baseline "
+            f"on all of the benchmark unchanged"
+        )
+
+
+def _unchanged(changed: Contrast, tables: Sequence[Table]) -> list[Contrast]:
+    """The same contrast on problems as they are; on the whole benchmark before on a file."""
+    return [
         other
         for table in sorted(tables, key=lambda table: table.setting.operator is not None)
         if table.setting.task == changed.arm.setting.task and not table.setting.changed
         for other in table.contrasts
         if other.role in ("confirmatory", "exploratory")
         if _identity(other.arm) == _identity(changed.arm) and _identity(other.baseline) == _identity(changed.baseline)
-        if ids <= other.baseline.problems.keys()
     ]
-    return candidates[0] if candidates else None
+
+
+def _absent(changed: Contrast, clean: Contrast) -> int:
+    """How many problems of `changed` are not among those of `clean`."""
+    return len(changed.baseline.problems.keys() - clean.baseline.problems.keys())
 
 
 def _identity(arm: Arm) -> str:

@@ -1,7 +1,7 @@
 """Difference in differences: did an arm gain more, or less, where the problems were changed? On the same problems."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -30,6 +30,8 @@ class Robustness:
     """The changed problems; several where they are pooled."""
     n: int
     """Problems."""
+    applied: tuple[int, int] | None
+    """To how many problems of how many the operator applies; None where several are pooled."""
     changed_points: float
     """The arm's difference on the changed problems."""
     clean_points: float
@@ -57,6 +59,7 @@ class Robustness:
             "baseline": self.baseline,
             "changed": [setting.title for setting in self.changed],
             "problems": self.n,
+            "applies_to": share(self.applied),
             "changed_points": self.changed_points,
             "clean_points": self.clean_points,
             **self.difference.to_json(),
@@ -68,13 +71,19 @@ class Robustness:
         }
 
 
+def share(applied: tuple[int, int] | None) -> float | None:
+    """Of the problems the share that an operator applies to."""
+    return applied[0] / applied[1] if applied else None
+
+
 def robustness(changed: Contrast, clean: Contrast, *, seed: int) -> Robustness:
     """`changed` minus `clean`, two contrasts of the same arms; every problem of `changed` is one of `clean`."""
     unchanged = dict(zip(clean.baseline.problems, clean.differences, strict=True))
     values = [
         (id, value, unchanged[id]) for id, value in zip(changed.baseline.problems, changed.differences, strict=True)
     ]
-    return _of(clean.arm.name, clean.baseline.name, (changed.arm.setting,), values, seed)
+    found = _of(clean.arm.name, clean.baseline.name, (changed.arm.setting,), values, seed)
+    return replace(found, applied=changed.arm.applied)
 
 
 def pooled(parts: Sequence[Robustness], *, seed: int) -> Robustness:
@@ -94,6 +103,7 @@ def _of(
         baseline=baseline,
         changed=settings,
         n=len(set(ids)),
+        applied=None,
         changed_points=100 * fmean(changed for _, changed, _ in values),
         clean_points=100 * fmean(clean for _, _, clean in values),
         difference=Points(100 * fmean(differences), interval),

@@ -28,6 +28,11 @@ _DECIMAL = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+", re.ASCII)
 _MOST_DIGITS = 400
 _MOST_EXPONENT = 400
 _LIST = re.compile(r"[^\w]*(?:[,;~/&-]|\.\.+|\b(?:or|and|to|through)\b)[^\w]*", re.IGNORECASE)
+_OR = re.compile(
+    r"\W*(?P<unit>(?:[a-z]+\W+){0,3}?)or\W+(?P<doubt>(?:(?:maybe|perhaps|possibly|probably|even|else|it|that|could|may|"
+    r"might|be|is)\W+){1,4})?",
+    re.IGNORECASE,
+)
 _CALCULATION = re.compile(r"\W*(?:[+*/×÷^-]|\b(?:times|plus|minus|divided by|multiplied by)\b)\W*", re.IGNORECASE)
 _EQUALS = re.compile(r"[=≈]|\\approx\b")
 _SENTENCE_END = re.compile(r"[.!?;](?=\s)|[.!?;]$")
@@ -111,7 +116,8 @@ def exact_value(text: str) -> Fraction | None:
 def _last(sentence: str, numbers: list[re.Match[str]]) -> Reading:
     if len(numbers) > 1:
         between = sentence[numbers[-2].end() : numbers[-1].start()]
-        if re.fullmatch(r"\s*(?:-|\bor\b|\bto\b)\s*\$?", between):
+        after = sentence[numbers[-1].end() :]
+        if re.fullmatch(r"\s*(?:-|\bor\b|\bto\b)\s*\$?", between) or _either(between, after):
             return _refused(sentence[numbers[-2].start() : numbers[-1].end()])
     return _number(numbers[-1])
 
@@ -149,9 +155,19 @@ def _side(side: str, *, alone: bool) -> Reading | None:
     if _CALCULATION.fullmatch(between):
         *_, outcome = _OUTCOME.split(text, maxsplit=1)
         return _refused(text) if outcome == text else _side(outcome, alone=False)
-    if _LIST.fullmatch(between):
+    if _LIST.fullmatch(between) or _either(between, text[numbers[1].end() :]):
         return _refused(text)
     return _number(first if len(text[: first.start()].split()) <= _PROSE_WORDS else last)
+
+
+def _either(between: str, after: str) -> bool:
+    """Whether two numbers are two guesses: 18 or maybe 20, 18 eggs or 20 eggs. Not so 60 minutes or 1 hour."""
+    found = _OR.fullmatch(between)
+    if not found:
+        return False
+    unit = re.findall(r"[a-z]+", found["unit"].lower())
+    same = unit and re.findall(r"[a-z]+", after.lower())[: len(unit)] == unit
+    return bool(found["doubt"] or same)
 
 
 def _number(found: re.Match[str]) -> Reading:

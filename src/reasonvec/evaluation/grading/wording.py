@@ -142,14 +142,16 @@ def _by_text(clause: str, options: Mapping[str, str]) -> str | None:
 
 
 def _closed(clause: str, pair: tuple[str, str]) -> str | None:
-    words: list[str] = re.findall(r"[a-z']+", clause.lower())
+    words: list[str] = re.findall(r"[a-z']+", clause.lower().replace("’", "'"))
     if words and words[0] in pair and not (len(words) > 2 and words[1] == "or"):
         return words[0]
     given: list[str] = []
     for place, word in enumerate(words):
         if word in pair:
-            negated = word == pair[0] and pair[0] != "yes" and "not" in words[max(0, place - 2) : place]
-            given.append(pair[1] if negated else word)
+            # `not necessarily valid`, but only `not invalid`: what is not necessarily invalid is not said to be valid
+            before = words[max(0, place - (2 if word == pair[0] else 1)) : place]
+            negated = pair[0] != "yes" and any(each == "not" or each.endswith("n't") for each in before)
+            given.append(pair[pair.index(word) ^ negated])
     return " or ".join(dict.fromkeys(given)) or None
 
 
