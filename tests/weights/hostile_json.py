@@ -152,7 +152,9 @@ READERS: dict[str, tuple[Callable[[Path, bytes], None], Callable[[Path], object]
 BRIEF = ("short objects", "texts of a megabyte", "long names in one another", "ids by name")
 CASES = [
     *(("index", family, SIZE) for family in FAMILIES),
-    *((reader, family, SIZE) for reader in READERS if reader not in ("index", "shards", "vector") for family in BRIEF),
+    *((reader, family, SIZE) for reader in ("header", "config", "tokenizer", "vocabulary", "vector.json")
+      for family in BRIEF),
+    ("reasonvec.json", "short objects", SIZE),
     *(("header", family, SIZE) for family in ("objects by name", "one text", "one name of text")),
     *(("tokenizer", family, SIZE) for family in ("pieces", "short texts", "one text")),
     *(("vector.json", family, SMALL) for family in ("escapes", "short texts")),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import reasonvec
+from reasonvec.errors import CheckpointError
 from reasonvec.weights.checkpoint import Checkpoint, open_checkpoint
+from reasonvec.weights.configuration import configuration_findings
+from reasonvec.weights.findings import beginning, shown
 from reasonvec.weights.safetensors_header import format_header, read_header
 from reasonvec.weights.strict_json import Budget
 from reasonvec.weights.tokenizer import tokenizer_findings
@@ -18,12 +22,12 @@ from tests.weights.hostile_json import CASES, SIZE
 MOST_BEYOND = 100_000_000
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
-
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """Every case, read in a process of its own."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak is read from /proc")
     done = subprocess.run(
         [sys.executable, "-m", "tests.weights.hostile_json", str(tmp_path_factory.mktemp("hostile"))],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -86,6 +90,64 @@ def test_a_vocabulary_as_large_as_gemmas_is_compared(tmp_path):
         ("Tokens were renamed", "1 ids stand for another token: id 262144 is 'same' for the donors and 'other' for the "
                                 "target."),
     ]  # fmt: skip
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two directories with small files as they are given by name."""
+
+    def write(**contents):
+        for side in ("a", "b"):
+            (tmp_path / side).mkdir(exist_ok=True)
+            for name, content in contents.items():
+                (tmp_path / side / name.replace("__", ".")).write_text(content(side))
+        return [Checkpoint(side, tmp_path / side, None, {}) for side in ("a", "b")]
+
+    return write
+
+
+def test_a_tokenizer_that_does_not_fit_is_a_finding(pair):
+    tokens = ",".join(f'"{number:x}":{number}' for number in range(700_000))
+    found = tokenizer_findings(
+        *pair(tokenizer__json=lambda side: f'{{"model":{{"vocab":{{{tokens},"{side}":0}}}}}}'), True
+    )
+    assert [finding.title for finding in found] == ["A tokenizer could not be compared"]
+    assert re.fullmatch(r".*/a/tokenizer\.json is refused: it holds so many values that they would take more than \d+ "
+                        r"bytes of memory, which is what its size allows; no file of its kind does\.",
+                        found[0].evidence)  # fmt: skip
+
+
+def test_a_configuration_that_does_not_fit_is_refused(pair):
+    with pytest.raises(CheckpointError, match=r"a/config\.json is refused: it holds so many values"):
+        configuration_findings(*pair(config__json=lambda side: '{"a":[' + "[]," * 400_000 + "0]}"))
+
+
+def test_fields_whose_names_would_fill_the_memory_are_refused(pair):
+    inner = ",".join(f'"{number}":0' for number in range(20_000))
+    text = f'{{"{"x" * 5000}":' * 60 + f"{{{inner}}}" + "}" * 60
+    with pytest.raises(
+        CheckpointError, match=r"a/config\.json nests so many fields so deeply that their names have more"
+    ):
+        configuration_findings(*pair(config__json=lambda side: text))
+
+
+def test_a_chat_template_of_more_than_4_mib_is_refused(pair):
+    with pytest.raises(CheckpointError, match="chat_template.jinja has 4194305 bytes; at most 4194304 are read"):
+        tokenizer_findings(*pair(chat_template__jinja=lambda side: "x" * (4 << 20) + side), True)
+
+
+def test_what_is_shown_of_a_large_value_is_its_beginning():
+    for value in (
+        {"a": [1, "b'", None, {}], "c": []},
+        ["x" * 200],
+        "é\x1b" * 60,
+        [[0.5]] * 900,
+        {"a" * 90: 1},
+        "'" * 9,
+    ):
+        whole = repr(value)
+        assert beginning(value)[:80] == whole[:80]
+        assert shown(value) == (whole if len(whole) <= 80 else f"{whole[:76]} ...")
 
 
 def test_a_budget_is_spent_and_lent():

@@ -14,6 +14,7 @@ from typing import Any
 
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.files import MAX_SMALL_FILE, check_inside, open_regular, read_small
+from reasonvec.weights.findings import shown
 from reasonvec.weights.mirror import Mirror
 from reasonvec.weights.read_ahead import ReadAhead
 from reasonvec.weights.safetensors_header import TensorEntry, read_header
@@ -212,8 +213,8 @@ def _weight_map(path: Path, follow_links: bool, budget: Budget) -> dict[str, str
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str) or not _is_shard_name(shard):
             raise CheckpointError(
-                f"{index} puts {tensor!r} in {shard!r}. A shard is a safetensors file in the same directory; a path "
-                f"that leads elsewhere could read any file of this machine, so it is refused."
+                f"{index} puts {shown(tensor)} in {shown(shard)}. A shard is a safetensors file in the same directory; "
+                f"a path that leads elsewhere could read any file of this machine, so it is refused."
             )
     return weight_map
 
@@ -238,7 +239,7 @@ def _check_index(path: Path, weight_map: Mapping[str, str], tensors: Mapping[str
 def _index_faults(weight_map: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> Iterator[str]:
     for name in weight_map:
         if name not in tensors:
-            yield f"{name!r} is in no shard"
+            yield f"{shown(name)} is in no shard"
     for name, entry in tensors.items():
         if name not in weight_map:
             yield f"{name!r} in {entry.path.name} is not in the index"

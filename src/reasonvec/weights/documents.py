@@ -10,6 +10,7 @@ from typing import Any
 
 from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.canonical import canonical_pieces
+from reasonvec.weights.findings import beginning
 from reasonvec.weights.strict_json import Budget, complaint, read_json
 
 Form = Any
@@ -44,7 +45,7 @@ def read_document(file: Path, version: int, form: Form, budget: Budget | None = 
     found = document.get("format_version")
     if type(found) is not int or found != version:  # true and 1.0 equal 1
         raise VectorError(
-            f"{file} is of format version {found!r}; this reasonvec reads {version}. "
+            f"{file} is of format version {beginning(found)[:80]}; this reasonvec reads {version}. "
             f"Make it again, or use the version of reasonvec that wrote it."
         )
     try:
@@ -87,7 +88,7 @@ def _misfit(value: Any, form: Form, place: str) -> str | None:
         if not isinstance(value, dict):
             return f"{place or 'all of it'} is no object"
         if str in form:
-            parts = ((item, form[str], f"{place}.{key}".lstrip(".")) for key, item in value.items())
+            parts = ((item, form[str], f"{place}.{key[:80]}".lstrip(".")) for key, item in value.items())
             return next((wrong for part in parts if (wrong := _misfit(*part))), None)
         if missing := sorted(key for key in form.keys() - value.keys() if not isinstance(form[key], tuple)):
             return f"{place}.{missing[0]}".lstrip(".") + " is missing"
@@ -133,4 +134,8 @@ def first_difference(claimed: Any, computed: Any, place: str = "") -> str | None
         same = math.isclose(claimed, computed, rel_tol=1e-5, abs_tol=1e-12)
     else:
         same = claimed == computed
-    return None if same else f"{place} is {str(claimed)[:80]}, computed again {str(computed)[:80]}"
+    return None if same else f"{place} is {_told(claimed)}, computed again {_told(computed)}"
+
+
+def _told(value: Any) -> str:
+    return value[:80] if isinstance(value, str) else beginning(value)[:80]

@@ -27,12 +27,12 @@ class Finding:
 
 def shown(value: Any) -> str:
     """A value from an untrusted file as text of bounded length that cannot steer a terminal."""
-    text = _beginning(value) if isinstance(value, (str, int, float, list, dict, bool)) else str(value)
+    text = beginning(value) if isinstance(value, (str, int, float, list, dict, bool)) else str(value)
     text = {"True": "true", "False": "false", "None": "null"}.get(text, text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
 
 
-def _beginning(value: Any) -> str:
+def beginning(value: Any) -> str:
     """As much of `repr(value)` as is shown, and one letter more; the whole may be many times as large as the value."""
     text = ""
     for piece in _pieces(value):

@@ -16,6 +16,7 @@ from typing import Any
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.dtypes import BITS_PER_ENTRY
 from reasonvec.weights.files import open_regular
+from reasonvec.weights.findings import shown
 from reasonvec.weights.stores import RemoteFile
 from reasonvec.weights.strict_json import Budget, DuplicateNameError, JsonReader, add_members, complaint
 
@@ -150,24 +151,24 @@ def is_shape(shape: object) -> bool:
 
 
 def _entry(path: Path, name: str, info: Any, start: int, size: int) -> TensorEntry:
-    if not isinstance(info, dict) or set(info) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{path}: the header entry of {name!r} is not {{dtype, shape, data_offsets}}.")
     if not name.isprintable() or len(name) > MAX_NAME:
         raise CheckpointError(
             f"{path}: the tensor name {name[:80]!a} is longer than {MAX_NAME} letters or has control characters or "
             f"half a character in it, which could steer a terminal; it is refused."
         )
+    if not isinstance(info, dict) or set(info) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{path}: the header entry of {name!r} is not {{dtype, shape, data_offsets}}.")
     dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS_PER_ENTRY:
         raise CheckpointError(
-            f"{path}: {name!r} has the dtype {repr(dtype)[:80]}, which is none of the safetensors format's "
+            f"{path}: {name!r} has the dtype {shown(dtype)}, which is none of the safetensors format's "
             f"({', '.join(BITS_PER_ENTRY)})."
         )
     if not is_shape(shape):
-        raise CheckpointError(f"{path}: {name!r} has the shape {repr(shape)[:80]}, which is not a list of at most "
+        raise CheckpointError(f"{path}: {name!r} has the shape {shown(shape)}, which is not a list of at most "
                               f"{MAX_RANK} counts.")  # fmt: skip
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(n) for n in offsets):
-        raise CheckpointError(f"{path}: {name!r} has the data offsets {repr(offsets)[:80]}, which are not two counts.")
+        raise CheckpointError(f"{path}: {name!r} has the data offsets {shown(offsets)}, which are not two counts.")
     begin, end = offsets
     if not begin <= end <= size - start:
         raise CheckpointError(

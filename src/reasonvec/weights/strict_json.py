@@ -33,8 +33,8 @@ reader holds for a moment."""
 
 _WINDOW = 1 << 18
 """Bytes of text that are looked at at once."""
-_ATTEMPTS = 4
-"""Places at which a window is cut on trial; a comma may stand in a text."""
+_ATTEMPTS = 8
+"""Places at which a window is cut in vain at most: a comma may stand in a text, or the object may end before."""
 _MOST_KNOWN = 4096
 _LONGEST_KNOWN = 63
 """Names and texts that are kept once however often they are read: at most so many, of at most so many letters."""
@@ -140,8 +140,8 @@ class JsonReader:
         self._passed = 0
         """Letters before the window."""
         self._ended = False
-        self._whole_window = False
-        """Whether the window is new, so that it may be cut on trial."""
+        self._attempts = 0
+        """How often the window may still be cut in vain."""
         self._depth = 0
         self._names: dict[str, str] = {}
         self._texts: dict[str, str] = {}
@@ -266,16 +266,15 @@ class JsonReader:
     def _batch(self, first: str, last: str, kept: bool = True) -> Any:
         """What follows the comma here, up to the last comma of the window that divides members or elements; None where
         none is found. A cut at another comma leaves a text or a bracket open, so that the scanner refuses it."""
-        if not self._whole_window:
-            return None
-        self._whole_window = False
         before = self._text[self._at - 1 : self._at]
         divider = f"{before}," if before in ('"', "]", "}") else ","
-        spent, cut = self.budget.spent, len(self._text)
-        for _ in range(_ATTEMPTS):
-            cut = self._text.rfind(divider, self._at + 1, cut)
+        spent, limit = self.budget.spent, len(self._text)
+        while self._attempts:
+            self._attempts -= 1
+            cut = self._text.rfind(divider, self._at + 1, limit)
             if cut < 0:
                 break
+            limit = cut if limit == len(self._text) else (self._at + cut) // 2
             stop = cut + len(divider) - 1
             piece = f"{first}{self._text[self._at + 1 : stop]}{last}"
             try:
@@ -290,8 +289,9 @@ class JsonReader:
                 if first == "{":
                     self.budget.spent -= getsizeof(batch)
                 elif kept:
-                    self.budget.spend(sum(map(_cost, batch)))
+                    self.budget.spend(sum(map(memory_of, batch)))
                 self._at = stop
+                self._attempts += 1
                 return batch
             self.budget.spent = spent
         return None
@@ -319,7 +319,7 @@ class JsonReader:
             except RecursionError:
                 raise self._too_deep() from None
         self._check_depth(value, self._text, self._at, end, MAX_NESTING - self._depth)
-        self.budget.spend(_cost(value))
+        self.budget.spend(memory_of(value))
         self._at = end
         return value
 
@@ -342,7 +342,7 @@ class JsonReader:
         except UnicodeDecodeError as error:
             raise ValueError(f"it is not UTF-8 ({error.reason})") from None
         self._text, self._passed, self._at = self._text[self._at :] + more, self._passed + self._at, 0
-        self._whole_window = True
+        self._attempts = _ATTEMPTS
         return True
 
     def _enter(self, letter: str) -> None:
@@ -401,7 +401,7 @@ class JsonReader:
                     value, more = self._once(value, texts)
                     cost += more
                 else:
-                    cost += _cost(value)
+                    cost += memory_of(value)
                 result[known] = value
         if len(result) != len(pairs):
             raise DuplicateNameError(_first_twice(pairs))
@@ -411,12 +411,12 @@ class JsonReader:
     def _once(self, value: Any, known: dict[str, str]) -> tuple[Any, int]:
         """The value, or its like among the texts that are known, and what it costs."""
         if type(value) is not str:
-            return value, _cost(value)
+            return value, memory_of(value)
         if (found := known.get(value)) is not None:
             return found, 0
         if len(value) <= _LONGEST_KNOWN and len(known) < _MOST_KNOWN:
             known[value] = value
-        return value, _cost(value)
+        return value, memory_of(value)
 
 
 def add_members(known: dict[str, Any], batch: dict[str, Any]) -> None:
@@ -435,7 +435,7 @@ def _first_twice(pairs: list[tuple[str, Any]]) -> str:
     return name
 
 
-def _cost(value: Any) -> int:
+def memory_of(value: Any) -> int:
     """Bytes that a value takes, without the objects in it, which were counted when they were made."""
     kind = type(value)
     if kind is str:
@@ -443,7 +443,7 @@ def _cost(value: Any) -> int:
     if kind is list:
         if set(map(type, value)) == {int}:
             return getsizeof(value) + _NUMBER * (len(value) - int(value.count(0)))
-        return getsizeof(value) + sum(map(_cost, value))
+        return getsizeof(value) + sum(map(memory_of, value))
     if kind is dict or kind is bool or value is None or (kind is int and -6 < value < 257):
         return 0
     return max(_NUMBER, getsizeof(value))

@@ -23,6 +23,9 @@ LOG = "log.jsonl"
 SAMPLED = "rewards/exact/mean"
 """In a log: the share of a step's own samples that are right."""
 
+_LONGEST_LINE = 1 << 20
+"""Bytes of a line of a log; the trainers' have some thousand."""
+
 _STEP = re.compile(r"step-(\d{1,9})")
 
 
@@ -116,7 +119,7 @@ def _log(file: Path) -> dict[int | None, float]:
     lines = read_small(file).split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line) if line.strip() else {}
+            row = json.loads(line[:_LONGEST_LINE]) if line.strip() else {}
         except (ValueError, RecursionError):
             if number == len(lines):
                 break

@@ -24,7 +24,7 @@ from reasonvec.weights.files import check_inside, sha256_of
 from reasonvec.weights.findings import shown
 from reasonvec.weights.mirror import Mirror
 from reasonvec.weights.safetensors_header import TensorEntry, is_shape, read_header
-from reasonvec.weights.strict_json import Budget, complaint
+from reasonvec.weights.strict_json import Budget, complaint, memory_of
 
 FORMAT = "reasonvec.vector"
 FORMAT_VERSION = 2
@@ -254,6 +254,7 @@ _DELTA_BYTES = 350
 
 
 def _deltas(root: Path, document: Mapping[str, Any], budget: Budget) -> dict[str, Delta]:
+    _share_shapes(document["tensors"], budget)
     names_in: dict[str, list[str]] = {}
     for name, info in sorted(document["tensors"].items()):
         if info["file"] not in names_in and info["file"] not in document["files"]:
@@ -272,18 +273,28 @@ def _deltas(root: Path, document: Mapping[str, Any], budget: Budget) -> dict[str
     return dict(sorted(deltas.items()))
 
 
+def _share_shapes(tensors: Mapping[str, dict[str, Any]], budget: Budget) -> None:
+    """Keep each shape once: a model has thousands of tensors of a few shapes."""
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for info in tensors.values():
+        shape = tuple(info["shape"])
+        if (like := known.setdefault(shape, shape)) is not shape:
+            budget.spent -= memory_of(info["shape"])
+        info["shape"] = like
+
+
 def _delta(root: Path, document: Mapping[str, Any], name: str, entry: TensorEntry | None) -> Delta:
     info = document["tensors"][name]
     _check_encoding(root, name, info, lossy="lossy" in document)
     dense = info["encoding"] == "dense"
-    if entry is None or entry.dtype != info["dtype"] or (dense and list(entry.shape) != info["shape"]):
+    if entry is None or entry.dtype != info["dtype"] or (dense and entry.shape != info["shape"]):
         raise VectorError(f"{root / info['file']} does not hold {shown(name)} as {info['encoding']} {info['dtype']} of "
-                          f"shape {info['shape']}, as vector.json says. Extract the vector again.")  # fmt: skip
+                          f"shape {list(info['shape'])}, as vector.json says. Extract the vector again.")  # fmt: skip
     if len(info["steps"]) != len(STEP_BINS):
         raise VectorError(f"{root / DOCUMENT}: {shown(name)} has {len(info['steps'])} counts of steps, not "
                           f"{len(STEP_BINS)}. The vector is damaged; extract it again.")  # fmt: skip
-    shape = info["shape"] = tuple(info["shape"])  # the document shares what it has in common with its deltas
-    steps = info["steps"] = tuple(info["steps"])
+    steps = info["steps"] = tuple(info["steps"])  # the document shares what it has in common with its deltas
+    shape = info["shape"]
     entry = replace(entry, name=name, dtype=info["dtype"], shape=shape if dense else entry.shape)
     return Delta(
         name, shape, info["checkpoint_dtype"], info["encoding"], entry, info["digest"],
@@ -301,8 +312,8 @@ def _check_encoding(root: Path, name: str, info: Mapping[str, Any], *, lossy: bo
     if info["dtype"] not in dtypes or info["checkpoint_dtype"] not in EXACT_CHAIN:
         raise VectorError(f"{root / DOCUMENT} encodes {name!r} as {info['encoding']!r} {info['dtype']} of "
                           f"{info['checkpoint_dtype']}, which this version cannot read.")  # fmt: skip
-    if not is_shape(info["shape"]):
-        raise VectorError(f"{root / DOCUMENT} gives {name!r} the shape {info['shape']}, which no tensor has.")
+    if not is_shape(list(info["shape"])):
+        raise VectorError(f"{root / DOCUMENT} gives {name!r} the shape {list(info['shape'])}, which no tensor has.")
     if info["encoding"] in ("low-rank", "quantised") and not lossy:
         raise VectorError(f"{root / DOCUMENT}: {name!r} is {info['encoding']}, which is lossy, and the document does "
                           f"not say what was lost. Compress the exact vector again.")  # fmt: skip

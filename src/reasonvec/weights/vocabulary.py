@@ -81,6 +81,10 @@ class _Tokens:
         """Keep these too; of a token that was there already the id that comes now."""
         size, cost = getsizeof(self.ids), 0
         self._budget.reserve(2 * size)
+        if not self._known:
+            self.ids.update(part)
+            self._budget.spend(getsizeof(self.ids) - size + sum(map(getsizeof, part)) + _TOKEN_BYTES * len(part))
+            return
         for token, index in part.items():
             if (known := self._known.get(token)) is None:
                 cost += getsizeof(token) + _TOKEN_BYTES
@@ -205,13 +209,23 @@ def _merges(reader: JsonReader) -> bytes:
         return _rule(reader)
     digest = hashlib.sha256(b"[")
     for part in reader.elements():
-        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in part]
-        if len(merges) == 1:
-            _update(digest, merges[0])
-        else:  # some thousand, which were in one window
-            digest.update(json.dumps(merges, sort_keys=True, separators=(",", ":"))[1:-1].encode())
-        digest.update(b"," if merges else b"")
+        if len(part) > 1:  # some thousand, which were in one window
+            merges = json.dumps([_merge(merge) for merge in part], sort_keys=True, separators=(",", ":"))
+            digest.update(merges[1:-1].encode())
+        else:
+            _update(digest, _merge(part[0]) if part else None)
+        digest.update(b",")
     return digest.digest()
+
+
+def _merge(merge: Any) -> Any:
+    """One text where both parts are without spaces, which is nearly always; a list else."""
+    if type(merge) is str:
+        return merge if merge.count(" ") == 1 else merge.split(" ")
+    if type(merge) is list and len(merge) == 2 and type(merge[0]) is type(merge[1]) is str:
+        joined = f"{merge[0]} {merge[1]}"
+        return joined if joined.count(" ") == 1 else merge
+    return merge
 
 
 def _rule(reader: JsonReader) -> bytes:
