@@ -25,7 +25,7 @@ from reasonvec.evaluation.runs import Recorder, load_run, open_run
 from reasonvec.evaluation.runs.record import CONFIGURATION, check_place, check_run, read_configuration
 from reasonvec.evaluation.sandbox import require, self_test
 from reasonvec.evaluation.selection import Part
-from reasonvec.weights.live import Attachment, attached
+from reasonvec.weights.live import attached
 
 EngineName = Literal["transformers", "vllm"]
 
@@ -124,11 +124,11 @@ def evaluate(
     for each, runs in places.items():
         arm = arms[each]
         with _opened(arm, model, batch_size=batch_size, longest=longest, seed=sampling.seed, scratch=runs) as opened:
-            loaded, attachment = opened
+            loaded, added = opened
             batch_size = loaded.batch_size
             # what is attached in memory has no tokenizer to compare; what is only planned has not been rounded
-            told = [*arm.warnings, *(attachment.warnings if attachment else ()), *missing_warnings(declared)]
-            record = {**described, "realised_alpha": attachment.realised_alpha if attachment else None}
+            told = [*arm.warnings, *(added.warnings if added else ()), *missing_warnings(declared)]
+            record = {**described, "realised_alpha": added.realised_alpha if added else None}
             if arm.vector is not None:
                 record["alpha"] = arm.alpha
             configurations = {
@@ -177,6 +177,14 @@ def _refuse_empty(evaluations: Sequence[Evaluation]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Added:
+    """What came of adding the vector, in memory or on disk."""
+
+    realised_alpha: float | None
+    warnings: tuple[str, ...]
+
+
 @contextlib.contextmanager
 def _opened(
     arm: Arm,
@@ -186,21 +194,23 @@ def _opened(
     longest: int,
     seed: int,
     scratch: Mapping[str, Path],
-) -> Iterator[tuple[Engine, Attachment | None]]:
+) -> Iterator[tuple[Engine, _Added | None]]:
     """The engine of one arm: its vector is attached to the loaded model, and for vLLM, which reads paths alone, written
     beside the runs for as long as they last."""
     if model is None:
         from reasonvec.evaluation.engines.vllm import open_engine  # which cannot be imported without vLLM
 
         place = next(iter(scratch.values()))
-        with open_engine(arm, longest=longest, batch_size=batch_size, seed=seed, scratch=place) as engine:
-            yield engine, None
+        with open_engine(arm, longest=longest, batch_size=batch_size, seed=seed, scratch=place) as (engine, made):
+            realised = made.realised.overall if made and made.realised else None
+            yield engine, _Added(realised, made.warnings) if made else None
         return
     if arm.vector is None:
         yield harness.HarnessEngine(*model, batch_size=batch_size, longest=longest), None
         return
     with attached(model[0], arm.vector, alpha=arm.alpha or 0.0) as attachment:
-        yield harness.HarnessEngine(*model, batch_size=batch_size, longest=longest), attachment
+        added = _Added(attachment.realised_alpha, attachment.warnings)
+        yield harness.HarnessEngine(*model, batch_size=batch_size, longest=longest), added
 
 
 def _check_engine(name: EngineName) -> None:
