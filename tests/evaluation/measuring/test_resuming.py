@@ -65,7 +65,7 @@ def test_outcomes_that_went_missing_make_a_run_unfinished_whatever_its_summary_s
     whole = lines(tmp_path / "run")
     (tmp_path / "run" / "outcomes.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
     assert not load_run(tmp_path / "run").complete
-    with pytest.raises(RunError, match="is unfinished: 3 of 7 problems were answered"):
+    with pytest.raises(RunError, match="is unfinished: 3 of 7 completions are there"):
         compare_runs([tmp_path / "run"])
     measure(target, [problems], tmp_path / "run", resume=True)
     assert lines(tmp_path / "run") == whole
