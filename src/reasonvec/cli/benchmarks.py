@@ -37,7 +37,8 @@ def perturb(task: str, as_json: bool, **arguments: Any) -> None:
         return
     show(tables.perturbation(made))
     if arguments["operator"] == "numbers" and arguments["severity"] > 1:  # applies to some that severity 1 does not
-        offer(f"reasonvec evaluate TARGET --task {task} --split all --out RUN")
+        part = " --split all" * task.endswith(".jsonl")
+        offer(f"reasonvec evaluate TARGET --task {task}{part} --out RUN")
     elif arguments["severity"]:
         offer(f"reasonvec perturb {task} --operator {arguments['operator']} --severity 0 --seed {arguments['seed']} "
               "--out CLEAN.jsonl")  # fmt: skip
