@@ -169,11 +169,13 @@ def _refuse_empty(evaluations: Sequence[Evaluation]) -> None:
     """Raise RunError where the model answered nothing at all, once everything is measured and kept."""
     silent = [each for each in evaluations if each.summary.empty == each.summary.completions]
     if silent:
+        others = [each for each in evaluations if each not in silent]
+        more = f" The others are whole: reasonvec stats {' '.join(str(each.out) for each in others)}" if others else ""
         runs = "; ".join(f"all {each.summary.completions} completions of {each.task} ({each.out})" for each in silent)
         raise RunError(
             f"{runs} are empty: the model ended at once. They count as wrong and are kept; but look at the prompt in "
             f"{silent[0].out / CONFIGURATION} first: a wrong chat template does this too, and so does an alpha that is "
-            f"far too large."
+            f"far too large.{more}"
         )
 
 
