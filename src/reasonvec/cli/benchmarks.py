@@ -36,7 +36,10 @@ def perturb(task: str, as_json: bool, **arguments: Any) -> None:
         print_json(made.to_json())
         return
     show(tables.perturbation(made))
-    if arguments["severity"]:
+    if arguments["operator"] == "numbers" and arguments["severity"] > 1:  # applies to some that severity 1 does not
+        part = " --split all" * task.endswith(".jsonl")
+        offer(f"reasonvec evaluate TARGET --task {task}{part} --out RUN")
+    elif arguments["severity"]:
         offer(f"reasonvec perturb {task} --operator {arguments['operator']} --severity 0 --seed {arguments['seed']} "
               "--out CLEAN.jsonl")  # fmt: skip
 

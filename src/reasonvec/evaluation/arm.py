@@ -95,6 +95,11 @@ def _local(checkpoint: Checkpoint) -> Checkpoint:
             f"{checkpoint.location} is in a store, and a model is loaded from a disk. Copy it to a directory, and "
             f"measure that; a vector may stay in its store."
         )
+    if not checkpoint.config:
+        raise CheckpointError(
+            f"{checkpoint.location} has no config.json, or an empty one, so there is no telling which architecture its "
+            f"weights are of. Copy it from where the model came from."
+        )
     return checkpoint
 
 

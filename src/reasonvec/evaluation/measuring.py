@@ -25,7 +25,7 @@ from reasonvec.evaluation.runs import Recorder, load_run, open_run
 from reasonvec.evaluation.runs.record import CONFIGURATION, check_place, check_run, read_configuration
 from reasonvec.evaluation.sandbox import require, self_test
 from reasonvec.evaluation.selection import Part
-from reasonvec.weights.live import Attachment, attached
+from reasonvec.weights.live import attached
 
 EngineName = Literal["transformers", "vllm"]
 
@@ -127,11 +127,11 @@ def evaluate(
     for each, runs in places.items():
         arm = arms[each]
         with _opened(arm, model, batch_size=batch_size, longest=longest, seed=sampling.seed, scratch=runs) as opened:
-            loaded, attachment = opened
+            loaded, added = opened
             batch_size = loaded.batch_size
             # what is attached in memory has no tokenizer to compare; what is only planned has not been rounded
-            told = [*arm.warnings, *(attachment.warnings if attachment else ()), *missing_warnings(declared)]
-            record = {**records[each], "realised_alpha": attachment.realised_alpha if attachment else None}
+            told = [*arm.warnings, *(added.warnings if added else ()), *missing_warnings(declared)]
+            record = {**records[each], "realised_alpha": added.realised_alpha if added else None}
             configurations = {
                 task: {**plan.configuration(), "arm": record, "engine": loaded.describe(), **common[task]}
                 for task, plan in plans.items()
@@ -176,12 +176,22 @@ def _refuse_empty(evaluations: Sequence[Evaluation]) -> None:
     """Raise RunError where the model answered nothing at all, once everything is measured and kept."""
     silent = [each for each in evaluations if each.summary.empty == each.summary.completions]
     if silent:
+        others = [each for each in evaluations if each not in silent]
+        more = f" The others are whole: reasonvec stats {' '.join(str(each.out) for each in others)}" if others else ""
         runs = "; ".join(f"all {each.summary.completions} completions of {each.task} ({each.out})" for each in silent)
         raise RunError(
             f"{runs} are empty: the model ended at once. They count as wrong and are kept; but look at the prompt in "
             f"{silent[0].out / CONFIGURATION} first: a wrong chat template does this too, and so does an alpha that is "
-            f"far too large."
+            f"far too large.{more}"
         )
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What came of adding the vector, in memory or on disk."""
+
+    realised_alpha: float | None
+    warnings: tuple[str, ...]
 
 
 @contextlib.contextmanager
@@ -193,21 +203,23 @@ def _opened(
     longest: int,
     seed: int,
     scratch: Mapping[str, Path],
-) -> Iterator[tuple[Engine, Attachment | None]]:
+) -> Iterator[tuple[Engine, _Added | None]]:
     """The engine of one arm: its vector is attached to the loaded model, and for vLLM, which reads paths alone, written
     beside the runs for as long as they last."""
     if model is None:
         from reasonvec.evaluation.engines.vllm import open_engine  # which cannot be imported without vLLM
 
         place = next(iter(scratch.values()))
-        with open_engine(arm, longest=longest, batch_size=batch_size, seed=seed, scratch=place) as engine:
-            yield engine, None
+        with open_engine(arm, longest=longest, batch_size=batch_size, seed=seed, scratch=place) as (engine, made):
+            realised = made.realised.overall if made and made.realised else None
+            yield engine, _Added(realised, made.warnings) if made else None
         return
     if arm.vector is None:
         yield harness.HarnessEngine(*model, batch_size=batch_size, longest=longest), None
         return
     with attached(model[0], arm.vector, alpha=arm.alpha or 0.0) as attachment:
-        yield harness.HarnessEngine(*model, batch_size=batch_size, longest=longest), attachment
+        added = _Added(attachment.realised_alpha, attachment.warnings)
+        yield harness.HarnessEngine(*model, batch_size=batch_size, longest=longest), added
 
 
 def _check_engine(name: EngineName) -> None:

@@ -87,6 +87,7 @@ def test_another_file_is_refused_with_both_checksums(tmp_path):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [("gsm8", "Did you mean gsm8k"), ("bbh/navigat", "Did you mean bbh/navigate"), ("Math500", "Did you mean math500"),
+     ("GSM8K", "Did you mean gsm8k"), ("HumanEval", "Did you mean humaneval"), ("BBH", "Did you mean bbh"),
      ("qqqq", "Known are aime24, amc23, asdiv, bbh, gsm8k")],
 )  # fmt: skip
 def test_an_unknown_task_is_told_the_nearest_names(name, hint, tmp_path):

@@ -179,8 +179,23 @@ def test_everything_that_forbids_a_comparison_is_said_at_once(tmp_path: Path) ->
 def test_unfinished_runs_are_refused_with_the_way_to_finish_them(tmp_path: Path) -> None:
     write_run(tmp_path / "target", BASELINE)
     write_run(tmp_path / "half", BASELINE[:37], complete=False, problems=100, vector="v", alpha=1.0)
-    with pytest.raises(RunError, match=r"half is unfinished: 37 of 100 problems were answered.*--resume"):
+    with pytest.raises(RunError, match=r"half is unfinished: 37 of 100 completions are there.*--resume"):
         compare_runs([tmp_path])
+
+
+def test_what_is_missing_of_an_unfinished_run_is_counted_in_completions(tmp_path: Path) -> None:
+    sampled = [outcome(f"p{place}", True, sample=sample) for place in range(20) for sample in (0, 1)]
+    write_run(tmp_path / "target", sampled, problems=20)
+    write_run(
+        tmp_path / "cut", sampled[:-1], complete=False, problems=20, sampling={"samples": 2}, vector="v", alpha=1.0
+    )
+    write_run(tmp_path / "ended", sampled, complete=False, problems=20, vector="w", alpha=1.0)
+    with pytest.raises(RunError) as error:
+        compare_runs([tmp_path])
+    assert "cut is unfinished: 39 of 40 completions are there" in str(error.value)
+    assert "ended is unfinished: all completions are there, but it was ended before it wrote its summary" in str(
+        error.value
+    )
 
 
 def test_an_unfinished_run_does_not_hide_what_else_is_wrong(tmp_path: Path) -> None:

@@ -201,6 +201,14 @@ def test_a_tokenizer_without_an_end_token_is_refused(tmp_path):
         harness.load_tokenizer(endless)
 
 
+def test_a_tokenizer_whose_vocabulary_was_lost_is_refused(tmp_path):
+    """transformers makes one of 5 tokens without a word, and the model is asked nothing."""
+    half = checkpoint(tmp_path / "half")
+    (half / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"knows nothing of .*it has 5 tokens.*copy tokenizer\.json"):
+        harness.load_tokenizer(half)
+
+
 def test_a_completion_that_met_a_stop_string_is_not_as_long_as_its_neighbours(engine):
     alone = ask(engine, PROMPTS[:1], max_new_tokens=40)[0]
     stop = alone.text[len(alone.text) // 3 :][:4]

@@ -187,6 +187,16 @@ def test_bare_measures_a_base_model(problems, tmp_path):
     assert load_run(tmp_path / "run").configuration["prompt"]["chat_template"] is False
 
 
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_checkpoint_without_a_configuration_is_refused(problems, tmp_path, content):
+    half = checkpoint(tmp_path / "half")
+    (half / "config.json").unlink()
+    if content:
+        (half / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"half has no config\.json, or an empty one, so there is no telling"):
+        measure(half, problems, tmp_path / "run")
+
+
 def test_vllm_that_is_not_installed_is_refused(target, problems, tmp_path):
     with pytest.raises(MissingExtraError, match=r'pip install "reasonvec\[vllm\]"'):
         measure(target, problems, tmp_path / "run", engine="vllm")

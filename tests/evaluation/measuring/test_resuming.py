@@ -65,7 +65,7 @@ def test_outcomes_that_went_missing_make_a_run_unfinished_whatever_its_summary_s
     whole = lines(tmp_path / "run")
     (tmp_path / "run" / "outcomes.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
     assert not load_run(tmp_path / "run").complete
-    with pytest.raises(RunError, match="is unfinished: 3 of 7 problems were answered"):
+    with pytest.raises(RunError, match="is unfinished: 3 of 7 completions are there"):
         compare_runs([tmp_path / "run"])
     measure(target, [problems], tmp_path / "run", resume=True)
     assert lines(tmp_path / "run") == whole
@@ -98,8 +98,9 @@ def test_a_task_that_is_not_answered_at_all_does_not_keep_the_next_from_being_me
     target, problems, other, tmp_path, monkeypatch
 ):
     scripted(monkeypatch, Scripted(lambda prompt, n: says("4" if "start with 2, add 2" in prompt else "")(prompt, n)))
-    with pytest.raises(RunError, match="all 7 completions of .*mine.jsonl .* are empty"):
+    with pytest.raises(RunError, match="all 7 completions of .*mine.jsonl .* are empty") as error:
         measure(target, [problems, other], tmp_path / "runs")
+    assert str(error.value).endswith(f"The others are whole: reasonvec stats {tmp_path / 'runs' / 'other'}")
     assert load_run(tmp_path / "runs" / "other").complete
     assert load_run(tmp_path / "runs" / "mine").complete
 

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+from transformers import AutoModelForCausalLM
+
 from reasonvec.evaluation import measuring
 from reasonvec.evaluation.engines.interface import Sampling
 from reasonvec.evaluation.runs import load_run
@@ -21,6 +24,16 @@ def evaluate(*arguments):
         [sys.executable, "-m", "reasonvec", "evaluate", *map(str, arguments), "--engine", "vllm", "--split", "all"],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def tiny_in_bfloat16(out, step):
+    """A checkpoint in bfloat16 whose weights are all `step` units in the last place further from zero."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint(out), dtype=torch.bfloat16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.view(torch.int16).add_(step)
+    model.save_pretrained(out)
+    return out
 
 
 def same_answers(one, other):
@@ -52,7 +65,19 @@ def test_a_vector_is_written_beside_the_runs_for_as_long_as_they_last(target, pr
     ours, theirs = same_answers(tmp_path / "own", tmp_path / "runs" / "vllm")
     assert ours == theirs
     arms = [load_run(run).configuration["arm"] for run in (tmp_path / "own", tmp_path / "runs" / "vllm")]
-    assert arms[0] | {"realised_alpha": None} == arms[1]
+    assert arms[0] == arms[1]
+    assert arms[1]["realised_alpha"] is not None
+
+
+def test_what_rounding_let_through_is_told_of_a_vector_that_was_written_too(problems, tmp_path):
+    """In bfloat16 a hundredth of steps of one unit in the last place is rounded away."""
+    donors = [tiny_in_bfloat16(tmp_path / name, step) for name, step in (("base", 0), ("tuned", 1))]
+    extract(tuned=donors[1], base=donors[0], out=tmp_path / "vector")
+    done = evaluate(donors[0], "--vector", tmp_path / "vector", "--alpha", 0.01, "--task", problems,
+                    "--max-new-tokens", 2, "--out", tmp_path / "run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Rounding to the target's dtype changed alpha" in done.stderr
+    assert load_run(tmp_path / "run").configuration["arm"]["realised_alpha"] < 0.5
 
 
 def test_the_same_log_likelihoods(target, tmp_path):

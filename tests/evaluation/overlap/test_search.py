@@ -127,6 +127,14 @@ def test_what_is_found_does_not_depend_on_the_batch(tmp_path, task, monkeypatch,
     assert overlap == found(task, tmp_path / "train.jsonl")[0]
 
 
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path, task):
+    plain = training(tmp_path, {"text": QUESTIONS["cake"]}).read_bytes()
+    file = tmp_path / "marked.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + plain)
+    _, problems = found(task, file)
+    assert (problems["cake"].how, problems["cake"].line) == ("exact", 1)
+
+
 @pytest.mark.parametrize("ending", [".gz", ".zst"])
 def test_compressed_files(tmp_path, task, ending):
     plain = training(tmp_path, {"text": UNRELATED}, {"text": QUESTIONS["cake"]}).read_bytes()

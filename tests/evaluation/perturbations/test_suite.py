@@ -236,3 +236,12 @@ def test_how_many_problems_of_gsm8k_each_operator_applies_to(tmp_path, operator,
     """The table in docs/evaluation.md."""
     made = perturb("gsm8k", operator=operator, severity=severity, seed=0, out=tmp_path / "out.jsonl", data=real_data())
     assert made.header["applied"] == COUNTS[operator, severity]
+
+
+def test_what_severity_0_would_lack_is_not_offered(tmp_path, task):
+    """`numbers` applies at severity 2 to problems that it does not apply to at 1; severity 0 writes those of 1."""
+    for severity, offered in ((1, "--severity 0"), (2, "reasonvec evaluate TARGET --task")):
+        out = tmp_path / f"{severity}.jsonl"
+        made = CliRunner().invoke(main, ["perturb", task, "--operator", "numbers", "--severity", str(severity),
+                                         "--out", str(out)])  # fmt: skip
+        assert made.exit_code == 0 and offered in made.stderr, made.output

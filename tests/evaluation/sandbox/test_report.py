@@ -106,6 +106,9 @@ def test_a_process_that_cannot_be_confined_is_no_grade(without):
     assert [one.name for one in self_test().missing] == REQUIRED
     with pytest.raises(SandboxError, match="/nonexistent/python"):
         run()
+    with pytest.raises(SandboxError, match="lacks 6 of its guarantees") as error:
+        require(self_test(), accept_unsandboxed=False)
+    assert str(error.value).count("/nonexistent/python") == 1 and ", ".join(REQUIRED) in str(error.value)
 
 
 def test_other_platforms_are_refused_whatever_is_accepted(monkeypatch):

@@ -76,7 +76,7 @@ def load_benchmark(task: str, *, data: Path) -> Benchmark:
 
 def _unknown(task: str) -> str:
     names = [*GROUPS, *TASKS]
-    near = difflib.get_close_matches(task, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(task.strip().lower(), names, n=3, cutoff=0.5)
     hint = f"Did you mean {', '.join(near)}?" if near else f"Known are {', '.join(_short_names())}."
     return (
         f"{task!r} is no task that is known. {hint} One task of BIG-Bench Hard is bbh/NAME; problems of your own are a "

@@ -14,14 +14,18 @@ the order of sums, and so now and then a token: that is a warning."""
 
 
 def unfinished(arms: Sequence[Arm]) -> Iterator[str]:
-    """Runs that did not answer all their problems."""
+    """Runs that did not answer all their problems, or were not summed up."""
     for arm in arms:
-        total = arm.run.configuration["benchmark"].get("problems")
-        if not arm.run.complete:
-            yield (
-                f"{arm.run.path} is unfinished: {len(arm.problems)} of {total} problems were answered. Those that are "
-                f"missing are not a random part. Go on with it: reasonvec evaluate ... --out {arm.run.path} --resume"
-            )
+        if arm.run.complete:
+            continue
+        there, total = len(arm.run.outcomes), arm.run.expected
+        why = (
+            f"{there} of {total} completions are there. Those that are missing are not a random part"
+            if there != total
+            else "all completions are there, but it was ended before it wrote its summary"
+        )
+        place = arm.run.path
+        yield f"{place} is unfinished: {why}. Go on with it: reasonvec evaluate ... --out {place} --resume"
 
 
 def refusals(arm: Arm, other: Arm) -> Iterator[str]:

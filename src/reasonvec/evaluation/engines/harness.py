@@ -35,6 +35,8 @@ CPU_BATCH = 16
 """What --batch-size auto is on a CPU, where there is no memory to fill and padding costs time."""
 LARGEST_BATCH = 64
 """Where auto begins on an accelerator; the harness halves it until a batch fits."""
+_PLAIN = "What is 2 + 3?"
+"""Some of it every tokenizer of a language model knows."""
 
 
 class HarnessEngine:
@@ -216,6 +218,13 @@ def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(
             f"the tokenizer of {checkpoint} has no end token, so no completion could ever end. Set `eos_token` in its "
             f"tokenizer_config.json."
+        )
+    if not set(tokenizer(_PLAIN, add_special_tokens=False)["input_ids"]) - {tokenizer.unk_token_id}:
+        # transformers makes one without a vocabulary where its file is not there
+        raise CheckpointError(
+            f"the tokenizer of {checkpoint} knows nothing of {_PLAIN!r}: it has {len(tokenizer)} tokens, so a model "
+            f"would be asked nothing. Its vocabulary was lost; copy tokenizer.json (or vocab.json and merges.txt, or "
+            f"tokenizer.model) from where the model came from."
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding stands on the left and is masked

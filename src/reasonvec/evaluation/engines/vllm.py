@@ -19,15 +19,19 @@ from reasonvec.evaluation.arm import Arm
 from reasonvec.evaluation.engines.interface import Generated, Sampling
 from reasonvec.evaluation.hush import hushed
 from reasonvec.weights.application import apply
+from reasonvec.weights.job import Application
 
 BATCH = 256
 """Requests that are handed over at once, and recorded together."""
 
 
 @contextlib.contextmanager
-def open_engine(arm: Arm, *, longest: int, batch_size: int | None, seed: int, scratch: Path) -> Iterator["VllmEngine"]:
+def open_engine(
+    arm: Arm, *, longest: int, batch_size: int | None, seed: int, scratch: Path
+) -> Iterator[tuple["VllmEngine", Application | None]]:
     """Load an arm. vLLM reads a checkpoint from disk alone, so one with a vector is written beside the runs first and
-    removed at the end; it takes the space of the checkpoint."""
+    removed at the end; it takes the space of the checkpoint. What was written comes with the engine."""
+    made = None
     with contextlib.ExitStack() as stack:
         path = str(arm.checkpoint.path)
         if arm.vector is not None:
@@ -36,12 +40,12 @@ def open_engine(arm: Arm, *, longest: int, batch_size: int | None, seed: int, sc
             path = str(Path(folder) / "enhanced")
             # by its path, since what a Hub id names may be another commit by now
             vector = arm.vector.location if arm.vector.mirror else arm.vector.path
-            apply(vectors=[(vector, arm.alpha or 0.0)], target=arm.checkpoint.path, out=path)
+            made = apply(vectors=[(vector, arm.alpha or 0.0)], target=arm.checkpoint.path, out=path)
         with hushed():
             size = batch_size or BATCH
             # one token more than is asked for: log-likelihoods need room to generate one
             model = _Recording(pretrained=path, max_model_len=longest + 1, seed=seed, batch_size=size)
-        yield VllmEngine(model, batch_size=size)
+        yield VllmEngine(model, batch_size=size), made
 
 
 class VllmEngine:

@@ -42,6 +42,11 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def expected(self) -> int | None:
+        """Completions of the whole run; None where run.json does not say."""
+        return _expected(self.configuration)
+
+    @property
     def benchmark(self) -> Mapping[str, Any]:
         """`task`, `problems`, `problems_sha256` and the files they came from."""
         found: Mapping[str, Any] = self.configuration["benchmark"]
@@ -155,7 +160,7 @@ def load_run(path: Path) -> Run:
     outcomes, _ = _read_outcomes(path)
     order = {id: place for place, id in enumerate(dict.fromkeys(outcome.id for outcome in outcomes))}
     outcomes = tuple(sorted(outcomes, key=lambda outcome: (order[outcome.id], outcome.sample)))
-    complete = (path / SUMMARY).exists() and len(outcomes) == _expected(configuration, len(outcomes))
+    complete = (path / SUMMARY).exists() and _expected(configuration) in (len(outcomes), None)
     return Run(path, configuration, outcomes, complete)
 
 
@@ -178,10 +183,10 @@ def _stands(path: Path) -> bool:
     return path.is_dir() and any(not entry.name.startswith(f".{CONFIGURATION}.") for entry in path.iterdir())
 
 
-def _expected(configuration: Mapping[str, Any], unknown: int) -> int:
-    """Outcomes of the whole run, `unknown` where it does not say; of options that are compared, one a problem."""
+def _expected(configuration: Mapping[str, Any]) -> int | None:
+    """Outcomes of the whole run, None where it does not say; of options that are compared, one a problem."""
     problems, samples = configuration["benchmark"].get("problems"), configuration["sampling"].get("samples", 1)
-    return problems * samples if type(problems) is int and type(samples) is int else unknown
+    return problems * samples if type(problems) is int and type(samples) is int else None
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -100,7 +100,10 @@ def require(report: SandboxReport, *, accept_unsandboxed: bool) -> None:
     if report.platform != "linux":
         raise SandboxError(ONLY_LINUX)
     if report.missing and not accept_unsandboxed:
+        details = {one.detail for one in report.missing}
         missing = "\n".join(f"  {one.name}, from {one.layer}: {one.detail}" for one in report.missing)
+        if len(details) == 1 < len(report.missing):  # said once, what no probe got as far as trying
+            missing = f"  {', '.join(one.name for one in report.missing)}: {details.pop()}"
         raise SandboxError(
             f"Model-written code is not run here: the sandbox lacks {len(report.missing)} of its guarantees.\n"
             f"{missing}\nA program that a model wrote could do these things to this machine. Provide what is missing, "
