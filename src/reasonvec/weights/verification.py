@@ -111,9 +111,10 @@ def _check_files(path: Path, files: Mapping[str, Mapping[str, Any]], document: s
                 f"{file} has the SHA-256 {digest}, and {info['sha256']} was recorded when it was written. It was "
                 f"changed since."
             )
+    expected = {*files, document, "README.md"}
     for file in sorted(root.rglob("*")):
         name = file.relative_to(root).as_posix()
-        known = name in (*files, document, "README.md") or name.startswith(".")
+        known = name in expected or name.startswith(".")
         if not known and (file.is_symlink() or not file.is_dir()):  # a folder that is a link may lead anywhere
             raise VerificationError(
                 f"{file} was not there when {path} was made. Other programs may read it with the rest; remove it."
