@@ -1,6 +1,6 @@
 # Everything a newcomer types. `make demo` and `make test` set up what is missing first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types docs torture gpu fuzz bench lab-seeds train-pair clean
+.PHONY: help setup demo test check lint types docs torture sanitize gpu fuzz bench lab-seeds train-pair clean
 
 BIN := .venv/bin
 DEMO ?= demo
@@ -38,6 +38,9 @@ docs-check: setup
 torture: setup ## kill extract, apply and transfer at 200 seeded instants; run on a Ray cluster of two nodes
 	@REASONVEC_TORTURE=1 $(BIN)/python -m pytest -q tests/weights/test_output.py -k kill
 	@$(BIN)/python -m pytest -q -m cluster tests/weights/test_cluster.py
+
+sanitize: setup ## the compiled loops and their tests under AddressSanitizer and UBSan; needs gcc
+	@scripts/sanitize
 
 gpu: setup ## the checks that need a GPU, with their figures; says so where none is at hand
 	@$(BIN)/python -m pytest -q -s -m gpu tests/gpu

@@ -39,6 +39,14 @@ NAMES: dict[bytes, bytes] = {
     b"x": b"donor/chat_template.jinja",
     b"y": b"donor/additional_chat_templates",
     b"o": b"donor",
+    b"T": b"tokenizer.json",
+    b"V": b"vocab.json",
+    b"A": b"added_tokens.json",
+    b"C": b"tokenizer_config.json",
+    b"J": b"chat_template.jinja",
+    b"U": b"donor/tokenizer.json",
+    b"W": b"donor/vocab.json",
+    b"D": b"donor/tokenizer_config.json",
 }
 LETTERS = {name.decode(errors="replace"): letter for letter, name in NAMES.items()}
 

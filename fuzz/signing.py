@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from fuzz.pieces import NAMES, PLAIN, REPAIRED, SAFETENSORS, SIGNED, Piece
 from reasonvec.weights.documents import document_digest
-from reasonvec.weights.safetensors_header import loads_strictly
+from reasonvec.weights.strict_json import loads_strictly
 
 MARK = b"@" * 64
 """Where `signed` puts the checksum."""

@@ -9,12 +9,14 @@ module here and a line below.
 
 from types import ModuleType
 
-from fuzz.targets import block, checkpoint, document, header, vector, verify
+from fuzz.targets import block, checkpoint, document, header, strict_json, tokenizer, vector, verify
 
 TARGETS: dict[str, ModuleType] = {
     "block": block,
+    "json": strict_json,
     "header": header,
     "checkpoint": checkpoint,
+    "tokenizer": tokenizer,
     "document": document,
     "vector": vector,
     "verify": verify,

@@ -130,6 +130,6 @@ def test_scratch_arrays_are_reused_and_distinct_by_role():
 
 
 def test_an_empty_tensor_has_one_empty_block():
-    assert blocks(0) == [(0, 0)]
-    assert blocks(BLOCK) == [(0, BLOCK)]
-    assert blocks(BLOCK + 1) == [(0, BLOCK), (BLOCK, BLOCK + 1)]
+    assert list(blocks(0)) == [(0, 0)]
+    assert list(blocks(BLOCK)) == [(0, BLOCK)]
+    assert list(blocks(BLOCK + 1)) == [(0, BLOCK), (BLOCK, BLOCK + 1)]

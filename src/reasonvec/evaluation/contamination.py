@@ -10,9 +10,9 @@ from reasonvec.errors import BenchmarkError, CheckpointError, ReasonvecError
 from reasonvec.evaluation.arm import Arm, receipt_of
 from reasonvec.evaluation.benchmarks.catalog import TASKS
 from reasonvec.evaluation.overlap import find_overlap
-from reasonvec.weights.files import read_small, sha256_of
+from reasonvec.weights.files import sha256_of
 from reasonvec.weights.hub import locate_vector, recorded_location
-from reasonvec.weights.safetensors_header import loads_strictly
+from reasonvec.weights.strict_json import read_json
 
 DECLARATION = "training.json"
 """In a checkpoint that `reasonvec train` made; its `training_data` lists the files."""
@@ -125,7 +125,7 @@ def _declared(file: Path) -> list[Mapping[str, Any]]:
     if not file.is_file():
         return []
     try:
-        document = loads_strictly(read_small(file))
+        document = read_json(file)
     except (CheckpointError, ValueError, RecursionError) as error:
         raise BenchmarkError(
             f"{file} declares what a donor was trained on and cannot be read: {error}. Whether that overlaps what is "

@@ -84,8 +84,7 @@ def evaluate(
 
     One task gives one run, the directory `out`; several give one each, in directories of it. Several alphas are arms of
     their own, for which the model is loaded once; `out` then holds `{alpha}`. Arguments, data, prompts,
-    vector and sandbox are checked before a weight is loaded, earlier runs of all tasks before the first answer at each
-    alpha.
+    vector, sandbox and earlier runs are checked before a weight is loaded, but for what only the loaded model tells.
     `batch_size` None takes what fits; a run that is resumed keeps the size it was begun with.
 
     Raises UsageError, BenchmarkError, CheckpointError, VectorError, IncompatibleError, SandboxError, OutputError, and
@@ -117,6 +116,10 @@ def evaluate(
         for task, plan in plans.items()
     }
     described = arm.to_json()
+    records = {each: {**described, **({} if arm.vector is None else {"alpha": arms[each].alpha})} for each in alphas}
+    for each, runs in places.items():
+        planned = {task: {**plan.configuration(), "arm": records[each], **common[task]} for task, plan in plans.items()}
+        _check_runs(runs, planned, resume=resume, unknown=("engine", "arm.realised_alpha"))
     batch_size = batch_size or _begun_with(path for runs in places.values() for path in runs.values())
     longest = max(plan.longest for plan in plans.values()) + 1  # a token that begins every text, with some tokenizers
     model = harness.load(arm.checkpoint.path, to_change=arm.vector is not None) if engine == "transformers" else None
@@ -128,15 +131,12 @@ def evaluate(
             batch_size = loaded.batch_size
             # what is attached in memory has no tokenizer to compare; what is only planned has not been rounded
             told = [*arm.warnings, *(added.warnings if added else ()), *missing_warnings(declared)]
-            record = {**described, "realised_alpha": added.realised_alpha if added else None}
-            if arm.vector is not None:
-                record["alpha"] = arm.alpha
+            record = {**records[each], "realised_alpha": added.realised_alpha if added else None}
             configurations = {
                 task: {**plan.configuration(), "arm": record, "engine": loaded.describe(), **common[task]}
                 for task, plan in plans.items()
             }
-            for task, configuration in configurations.items():
-                check_run(runs[task], configuration, resume=resume)
+            _check_runs(runs, configurations, resume=resume)
             for task, plan in plans.items():
                 with open_run(runs[task], configurations[task], resume=resume) as recorder:
                     answer(plan, loaded, recorder, accept_unsandboxed=accept_unsandboxed, progress=progress)
@@ -144,6 +144,13 @@ def evaluate(
                     evaluations.append(_finished(plan, recorder, overlap, tuple(dict.fromkeys(told))))
     _refuse_empty(evaluations)
     return evaluations
+
+
+def _check_runs(
+    runs: Mapping[str, Path], configurations: Mapping[str, Any], *, resume: bool, unknown: Sequence[str] = ()
+) -> None:
+    for task, configuration in configurations.items():
+        check_run(runs[task], configuration, resume=resume, unknown=unknown)
 
 
 def _finished(plan: Plan, recorder: Recorder, overlap: dict[str, Any] | None, told: tuple[str, ...]) -> Evaluation:

@@ -15,7 +15,8 @@ from reasonvec.errors import CheckpointError
 from reasonvec.interchange.inert_pickle import Name, Record, read_inertly
 from reasonvec.weights.dtypes import BITS_PER_ENTRY
 from reasonvec.weights.files import check_inside, read_small
-from reasonvec.weights.safetensors_header import MAX_ENTRIES, MAX_NAME, MAX_RANK, loads_strictly, read_header
+from reasonvec.weights.safetensors_header import MAX_ENTRIES, MAX_NAME, MAX_RANK, read_header
+from reasonvec.weights.strict_json import Budget, complaint, loads_strictly
 
 METADATA = ".metadata"
 SHARDING = "DCP_SHARDING_INFO"
@@ -45,7 +46,7 @@ _ALLOWED = frozenset({
 })  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A part of a tensor and the bytes that hold it."""
 
@@ -74,6 +75,10 @@ class StoredTensor:
     def size(self) -> int:
         """Number of entries."""
         return math.prod(self.shape)
+
+
+_CHUNK_BYTES = 500
+"""What a chunk takes beside the entry of the header that it is made of."""
 
 
 @dataclass(frozen=True)
@@ -218,13 +223,17 @@ def _chunk(storage: _Storage, name: str, offsets: tuple[int, ...], sizes: tuple[
 def _from_safetensors(root: Path, follow_links: bool) -> list[StoredTensor]:
     """The flavour of HuggingFaceStorageWriter: ordinary safetensors files, each with the offsets of its chunks."""
     found: dict[str, list[tuple[Chunk, str]]] = {}
+    budget = Budget()  # one for all: many small files take as much as a large one
     for path in sorted(root.glob("*.safetensors")):
         check_inside(path, root, follow_links)
-        entries, metadata = read_header(path)
+        budget.grow(path.stat().st_size)
+        entries, metadata = read_header(path, budget)
         try:
-            sharding = loads_strictly(metadata.get(SHARDING, "{}"))
+            budget.spend(_CHUNK_BYTES * len(entries))
+            with budget.lent():
+                sharding = loads_strictly(metadata.get(SHARDING, "{}"), budget)
         except ValueError as error:
-            raise CheckpointError(f"{path} has a {SHARDING} that is not JSON ({error}). It is damaged.") from None
+            raise CheckpointError(f"{path} has a {SHARDING} that {complaint(error)}. It is damaged.") from None
         for name, entry in entries.items():
             info = sharding.get(name, {}) if isinstance(sharding, dict) else {}
             at = info.get("saved_offsets") if isinstance(info, dict) else None

@@ -19,9 +19,7 @@ from typing import Any
 
 from reasonvec.errors import CheckpointError, OutputError
 from reasonvec.evaluation.whole_file import write_whole
-from reasonvec.weights.checkpoint import MAX_VALUES
-from reasonvec.weights.files import read_small
-from reasonvec.weights.safetensors_header import loads_strictly
+from reasonvec.weights.strict_json import read_json
 
 PLAN, LOG, RECORD, WHOLE = "plan.json", "log.jsonl", "training.json", "whole"
 _KEPT = (PLAN, LOG, "lock", "state", "trajectory", "tensorboard")
@@ -174,7 +172,7 @@ def read_log(root: Path) -> list[dict[str, Any]]:
 def read_record(root: Path) -> dict[str, Any] | None:
     """training.json of a directory that `train` made, or None where it has none that can be read."""
     try:
-        found = loads_strictly(read_small(root / RECORD), MAX_VALUES)
+        found = read_json(root / RECORD)
     except (CheckpointError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -1,7 +1,7 @@
 /* The inner loops of `kernel.py` for bfloat16, which NumPy makes in several passes and C in one.
  *
- * Every function here has a NumPy twin in `kernel.py` that gives the same bits; the tests hold the two together, and the
- * package works without this file, slower. Nothing here raises for the numbers it meets, or knows of files.
+ * Every function here has a NumPy twin in `kernel.py` that gives the same bits; the tests hold the two together, and
+ * the package works without this file, slower. Nothing here raises for the numbers it meets, or knows of files.
  * Compiled with -ffp-contract=off: a fused multiply-add would round once where NumPy rounds twice.
  */
 #define PY_SSIZE_T_CLEAN
@@ -258,9 +258,28 @@ static Streams emit(const float *values, const uint32_t *where, Py_ssize_t found
     return made;
 }
 
+/* Entries of a stream lie at any byte of a stored block: they are copied out, never pointed to. */
+static inline uint16_t uint16_at(const void *values, Py_ssize_t i) {
+    uint16_t value;
+    memcpy(&value, (const char *)values + 2 * i, 2);
+    return value;
+}
+
+static inline uint32_t uint32_at(const void *values, Py_ssize_t i) {
+    uint32_t value;
+    memcpy(&value, (const char *)values + 4 * i, 4);
+    return value;
+}
+
+static inline float float_at(const void *values, Py_ssize_t i) {
+    float value;
+    memcpy(&value, (const char *)values + 4 * i, 4);
+    return value;
+}
+
 /* The inverse; -1 where the streams do not fit one another or leave the block. `out` need not be zero before. */
 static Py_ssize_t scatter(const uint8_t *gaps, Py_ssize_t gap_count, const uint8_t *symbols, Py_ssize_t symbol_count,
-                          const float *values, int palette_length, const float *literals, Py_ssize_t literal_count,
+                          const float *values, int palette_length, const void *literals, Py_ssize_t literal_count,
                           int64_t *wide, Py_ssize_t wide_count, float *out, Py_ssize_t count) {
     Py_ssize_t place = 0, symbol_at = 0, literal_at = 0, wide_at = 0;
     memset(out, 0, (size_t)count * sizeof(float));
@@ -274,7 +293,7 @@ static Py_ssize_t scatter(const uint8_t *gaps, Py_ssize_t gap_count, const uint8
             out[place] = values[symbol];
         } else if (symbol == LITERAL) {
             if (literal_at >= literal_count) return -1;
-            out[place] = literals[literal_at++];
+            out[place] = float_at(literals, literal_at++);
         } else if (symbol == WIDE_ENTRY) {
             if (wide_at >= wide_count) return -1;
             wide[wide_at++] = place;
@@ -286,15 +305,15 @@ static Py_ssize_t scatter(const uint8_t *gaps, Py_ssize_t gap_count, const uint8
     return symbol_at == symbol_count && literal_at == literal_count && wide_at == wide_count ? symbol_count : -1;
 }
 
-WIDE static int any_all_ones_16(const uint16_t *values, uint16_t mask, Py_ssize_t count) {
+WIDE static int any_all_ones_16(const void *values, uint16_t mask, Py_ssize_t count) {
     uint16_t odd = 0;
-    for (Py_ssize_t i = 0; i < count; i++) odd |= (uint16_t)((values[i] & mask) == mask);
+    for (Py_ssize_t i = 0; i < count; i++) odd |= (uint16_t)((uint16_at(values, i) & mask) == mask);
     return odd != 0;
 }
 
-WIDE static int any_all_ones_32(const uint32_t *values, uint32_t mask, Py_ssize_t count) {
+WIDE static int any_all_ones_32(const void *values, uint32_t mask, Py_ssize_t count) {
     uint32_t odd = 0;
-    for (Py_ssize_t i = 0; i < count; i++) odd |= (values[i] & mask) == mask;
+    for (Py_ssize_t i = 0; i < count; i++) odd |= (uint32_at(values, i) & mask) == mask;
     return odd != 0;
 }
 
@@ -315,10 +334,10 @@ typedef struct {
     float step[PIECE];
 } Piece;
 
-/* Add a piece in place. `touched` gets a bit for each entry, the lowest first, and `old` their bits as they were. How many
- * have other bits now. */
-static Py_ssize_t add_piece(const Piece *piece, uint16_t *weight, uint8_t *touched, uint16_t *restrict old, double *asked,
-                            double *realised, int *odd) {
+/* Add a piece in place. `touched` gets a bit for each entry, the lowest first, and `old` their bits as they were. How
+ * many have other bits now. */
+static Py_ssize_t add_piece(const Piece *piece, uint16_t *weight, uint8_t *touched, uint16_t *restrict old,
+                            double *asked, double *realised, int *odd) {
     uint16_t after[PIECE];
     int differ = 0;
     for (int i = 0; i < piece->count; i++) old[i] = weight[piece->place[i]];
@@ -333,10 +352,10 @@ static Py_ssize_t add_piece(const Piece *piece, uint16_t *weight, uint8_t *touch
 }
 
 /* The sum of ADD in place, for a delta that is taken apart as `scatter` has it, without wide entries; `steps` is the
- * palette times alpha. `touched`, zero before, and `old`, with room for all symbols, are filled as `add_piece` does. How
- * many changed, or -1 where the streams do not fit; what was done until then is told even so. */
+ * palette times alpha. `touched`, zero before, and `old`, with room for all symbols, are filled as `add_piece` does.
+ * How many changed, or -1 where the streams do not fit; what was done until then is told even so. */
 static Py_ssize_t patch(const uint8_t *gaps, Py_ssize_t gap_count, const uint8_t *symbols, Py_ssize_t symbol_count,
-                        const float *steps, int palette_length, const float *literals, Py_ssize_t literal_count,
+                        const float *steps, int palette_length, const void *literals, Py_ssize_t literal_count,
                         float alpha, uint16_t *weight, Py_ssize_t count, uint8_t *touched, uint16_t *old,
                         double *asked, double *realised, int *odd) {
     Py_ssize_t at = 0, place = 0, symbol_at = 0, literal_at = 0, found = 0;
@@ -358,7 +377,7 @@ static Py_ssize_t patch(const uint8_t *gaps, Py_ssize_t gap_count, const uint8_t
         for (int i = 0; highest >= palette_length && i < filled; i++) {
             if (symbol[i] < palette_length) continue;
             if (symbol[i] != LITERAL || literal_at >= literal_count) return -1;
-            piece.step[i] = literals[literal_at++] * alpha;
+            piece.step[i] = float_at(literals, literal_at++) * alpha;
         }
         piece.count = filled;
         found += add_piece(&piece, weight, touched, old + symbol_at, asked, realised, odd);
@@ -504,11 +523,7 @@ static PyObject *py_decode(PyObject *self, PyObject *args) {
     if (fits(&out, count, 4) && fits(&literals, literals.len / 4, 4) && fits(&wide, wide.len / 8, 8)) {
         float values[256] = {0};
         int length = palette.len / 2 < PALETTE ? (int)(palette.len / 2) : PALETTE;
-        for (int symbol = 0; symbol < length; symbol++) {
-            uint16_t bits;
-            memcpy(&bits, (const char *)palette.buf + 2 * symbol, 2);
-            values[symbol] = widen(bits);
-        }
+        for (int symbol = 0; symbol < length; symbol++) values[symbol] = widen(uint16_at(palette.buf, symbol));
         Py_ssize_t done;
         Py_BEGIN_ALLOW_THREADS
         done = scatter(gaps.buf, gaps.len, symbols.buf, symbols.len, values, length, literals.buf, literals.len / 4,
@@ -566,11 +581,8 @@ static Py_ssize_t patch_block(const Block *block, float alpha, uint16_t *weight,
                               uint16_t *old, double *asked, double *realised, int *odd) {
     float steps[256] = {0};
     int length = block->palette.len / 2 < PALETTE ? (int)(block->palette.len / 2) : PALETTE;
-    for (int symbol = 0; symbol < length; symbol++) {
-        uint16_t bits;
-        memcpy(&bits, (const char *)block->palette.buf + 2 * symbol, 2);
-        steps[symbol] = widen(bits) * alpha;
-    }
+    for (int symbol = 0; symbol < length; symbol++)
+        steps[symbol] = widen(uint16_at(block->palette.buf, symbol)) * alpha;
     *odd = any_all_ones_16(weight, 0x7f80, count);
     if (*odd) return 0;
     return patch(block->gaps.buf, block->gaps.len, block->symbols.buf, block->symbols.len, steps, length,
@@ -637,7 +649,7 @@ static PyMethodDef methods[] = {
      "encode(values, counts, palette, gaps, symbols, literals) -> how much of palette, gaps, symbols, literals"},
     {"decode", py_decode, METH_VARARGS, "decode(gaps, symbols, palette, literals, wide, out) -> whether they fit"},
     {"patch", py_patch, METH_VARARGS,
-     "patch([(gaps, symbols, palette, literals)], block length, alpha, weight, touched, old) -> changed, asked, realised, "
+     "patch([(gaps, symbols, palette, literals)], length, alpha, weight, touched, old) -> changed, asked, realised, "
      "finite; or None"},
     {"put_back", py_put_back, METH_VARARGS, "put_back(weight, touched, old) -> how many"},
     {"any_all_ones", py_any_all_ones, METH_VARARGS, "any_all_ones(values, mask, itemsize) -> bool"},

@@ -5,9 +5,9 @@ several threads. Their length is part of the format, because digests are made of
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from blake3 import blake3
@@ -25,9 +25,31 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def blocks(size: int) -> list[tuple[int, int]]:
+def blocks(size: int) -> Sequence[tuple[int, int]]:
     """First entry and end of every block of a tensor of `size` entries; an empty tensor has one empty block."""
-    return [(start, min(start + BLOCK, size)) for start in range(0, max(size, 1), BLOCK)]
+    return _Blocks(size)
+
+
+class _Blocks(Sequence[tuple[int, int]]):
+    """Computed when they are asked for: a small file can claim a tensor of millions of blocks."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._starts = size, range(0, max(size, 1), BLOCK)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, number: int) -> tuple[int, int]: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[tuple[int, int]]: ...
+
+    def __getitem__(self, number: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        start = self._starts[number]
+        return start, min(start + BLOCK, self._size)
 
 
 def block_digest(*parts: Any) -> bytes:
@@ -41,7 +63,10 @@ def block_digest(*parts: Any) -> bytes:
 def tensor_digest(digests: Iterable[bytes]) -> str:
     """The digest of a tensor, hexadecimal: BLAKE3 over the digests of its blocks. It can be made by any number of
     threads, and does not depend on shards."""
-    return blake3(b"".join(digests)).hexdigest()
+    hasher = blake3()
+    for digest in digests:
+        hasher.update(digest)
+    return hasher.hexdigest()
 
 
 class Scratch:

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from reasonvec.errors import CheckpointError
-from reasonvec.weights.files import check_inside, open_regular, read_small
+from reasonvec.weights.files import MAX_SMALL_FILE, check_inside, open_regular, read_small
+from reasonvec.weights.findings import shown
 from reasonvec.weights.mirror import Mirror
 from reasonvec.weights.read_ahead import ReadAhead
-from reasonvec.weights.safetensors_header import TensorEntry, loads_strictly, read_header
+from reasonvec.weights.safetensors_header import TensorEntry, read_header
 from reasonvec.weights.stores import RemoteFile
+from reasonvec.weights.strict_json import Budget, complaint, read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MAX_VALUES = 8_000_000
-"""Commas and brackets of a small file; the largest tokenizers have some 2 million."""
-MAX_NAMES = 250_000
-"""The same of an index, which has one for each tensor. 60 layers of 384 experts in 8 bits with scales have 140 000."""
+SMALL_MARGIN = 16 << 20
+"""Bytes that a configuration may take beyond its size: those of several checkpoints are held at once."""
+MAX_TEMPLATE = 4 << 20
+"""Bytes of a file that is made a text of as a whole: a chat template; they have some thousand."""
 _MOST_OPEN = 128
 """Files that a reader keeps open at once; a system allows some 1000."""
 
@@ -57,22 +59,28 @@ class Checkpoint:
         return config or {}
 
     def json(self, name: str) -> Any:
-        """The parsed content of one of the small files, or None where the checkpoint has none of that name."""
-        text = self.text(name)
-        if text is None:
+        """The parsed content of one of the small files, or None where the checkpoint has none of that name. Raises
+        CheckpointError where it is not JSON, or takes more memory than its size and a margin."""
+        path = self.file(name)
+        if path is None:
             return None
         try:
-            return loads_strictly(text, MAX_VALUES)
+            return read_json(path, Budget(SMALL_MARGIN))
         except ValueError as error:
-            raise CheckpointError(f"{self.path / name} is not JSON: {error}.") from None
+            raise CheckpointError(f"{path} {complaint(error)}.") from None
 
-    def text(self, name: str) -> bytes | None:
-        """The bytes of one of the small files, or None where the checkpoint has none of that name."""
+    def text(self, name: str, most: int = MAX_SMALL_FILE) -> bytes | None:
+        """The bytes, `most` of them, of one of the small files, or None where the checkpoint has none of that name."""
+        path = self.file(name)
+        return None if path is None else read_small(path, most)
+
+    def file(self, name: str) -> Path | None:
+        """Where one of the small files lies, or None where the checkpoint has none of that name."""
         path = self.path / name
         if not os.path.lexists(path):
             return None
         check_inside(path, self.path, self.follow_links)
-        return read_small(path)
+        return path
 
     def small_files(self) -> list[str]:
         """The names of all that makes a checkpoint beside its weights: configuration, tokenizer, chat templates,
@@ -115,17 +123,20 @@ def open_checkpoint(
         )
     try:
         path = path.resolve(strict=True)
-        shards = _shards(path, follow_links)
+        budget = Budget()  # one for all: many small shards take as much as a large one
+        weight_map = _weight_map(path, follow_links, budget)
+        shards = _shards(path, weight_map)
         tensors: dict[str, TensorEntry] = {}
         for name in shards:
             check_inside(path / name, path, follow_links)
-            entries, _ = read_header(path / name)
+            budget.grow((path / name).stat().st_size)
+            entries, _ = read_header(path / name, budget)
             _check_distinct(path, tensors, entries)
             tensors |= entries
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if set(shards) != {SINGLE}:
-        _check_index(path, _weight_map(path, follow_links), tensors)
+        _check_index(path, weight_map, tensors)
     if not tensors:
         raise CheckpointError(f"{path} has no tensors in its safetensors files; there is nothing to compute with.")
     if mirror:
@@ -142,11 +153,11 @@ def _check_distinct(path: Path, tensors: Mapping[str, TensorEntry], entries: Map
         )
 
 
-def _shards(path: Path, follow_links: bool) -> list[str]:
+def _shards(path: Path, weight_map: Mapping[str, str]) -> list[str]:
     """The names of the weight files of the checkpoint at `path`."""
-    single, index = os.path.lexists(path / SINGLE), os.path.lexists(path / INDEX)
-    if index:
-        names = sorted(set(_weight_map(path, follow_links).values()))
+    single = os.path.lexists(path / SINGLE)
+    if weight_map:
+        names = sorted(set(weight_map.values()))
         if single and names != [SINGLE]:
             raise CheckpointError(
                 f"{path} has both {SINGLE} and {INDEX}, which names other files. transformers would load the first, "
@@ -186,23 +197,24 @@ def _why_no_weights(path: Path) -> str:
     )
 
 
-def _weight_map(path: Path, follow_links: bool) -> dict[str, str]:
+def _weight_map(path: Path, follow_links: bool, budget: Budget) -> dict[str, str]:
+    """The index's map from tensor names to shards; empty where there is no index."""
     index = path / INDEX
     if not os.path.lexists(index):
         return {}
     check_inside(index, path, follow_links)
     try:
-        parsed = loads_strictly(read_small(index), MAX_NAMES)
+        parsed = read_json(index, budget)
     except ValueError as error:
-        raise CheckpointError(f"{index} is not JSON: {error}.") from None
+        raise CheckpointError(f"{index} {complaint(error)}.") from None
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no `weight_map` from tensor names to shards.")
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str) or not _is_shard_name(shard):
             raise CheckpointError(
-                f"{index} puts {tensor!r} in {shard!r}. A shard is a safetensors file in the same directory; a path "
-                f"that leads elsewhere could read any file of this machine, so it is refused."
+                f"{index} puts {shown(tensor)} in {shown(shard)}. A shard is a safetensors file in the same directory; "
+                f"a path that leads elsewhere could read any file of this machine, so it is refused."
             )
     return weight_map
 
@@ -227,7 +239,7 @@ def _check_index(path: Path, weight_map: Mapping[str, str], tensors: Mapping[str
 def _index_faults(weight_map: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> Iterator[str]:
     for name in weight_map:
         if name not in tensors:
-            yield f"{name!r} is in no shard"
+            yield f"{shown(name)} is in no shard"
     for name, entry in tensors.items():
         if name not in weight_map:
             yield f"{name!r} in {entry.path.name} is not in the index"

@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
+from reasonvec.errors import CheckpointError
 from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.findings import Finding, Level, enumerated, shown
 
@@ -120,7 +122,7 @@ def configuration_findings(donor: Checkpoint, target: Checkpoint) -> list[Findin
                 "Only names, shapes and dtypes could be compared. See yourself that both are one architecture.",
             )
         ]
-    ours, theirs = (dict(_flatten(checkpoint.config)) for checkpoint in (donor, target))
+    ours, theirs = _fields(donor), _fields(target)
     differing: dict[_Subject, list[str]] = {}
     one_sided: list[str] = []
     for field in sorted(ours.keys() | theirs.keys()):
@@ -128,14 +130,20 @@ def configuration_findings(donor: Checkpoint, target: Checkpoint) -> list[Findin
         if _IRRELEVANT.fullmatch(field.rpartition(".")[2][:_LONGEST_FIELD]) or _same(first, second):
             continue
         if (first is _Absent or second is _Absent) and not _is_switch(field):
-            holder, value = ("target", second) if first is _Absent else ("donors", first)
-            one_sided.append(f"{_name(field)} {shown(value)} ({holder})")
+            one_sided.append(field)
             continue
-        differing.setdefault(_subject_of(field), []).append(
-            f"{_name(field)} is {_stated(first)} for the donors and {_stated(second)} for the target"
-        )
+        differing.setdefault(_subject_of(field), []).append(field)
+
+    def both(field: str) -> str:
+        first, second = (_stated(fields.get(field, _Absent)) for fields in (ours, theirs))
+        return f"{_name(field)} is {first} for the donors and {second} for the target"
+
+    def one(field: str) -> str:
+        holder, value = ("donors", ours[field]) if field in ours else ("target", theirs[field])
+        return f"{_name(field)} {shown(value)} ({holder})"
+
     findings = [
-        Finding(subject.level, subject.title, enumerated(differing[subject]) + ".", subject.advice)
+        Finding(subject.level, subject.title, enumerated(differing[subject], told=both) + ".", subject.advice)
         for subject in (*_SUBJECTS, _OTHER)
         if subject in differing
     ]
@@ -144,7 +152,7 @@ def configuration_findings(donor: Checkpoint, target: Checkpoint) -> list[Findin
             Finding(
                 "note",
                 "Fields that only one configuration states",
-                enumerated(one_sided) + ".",
+                enumerated(one_sided, told=one) + ".",
                 "Versions of transformers write different sets of fields; a default is probably meant.",
             )
         )
@@ -169,6 +177,7 @@ def _name(field: str) -> str:
 
 
 _LONGEST_FIELD = 80
+_MOST_LETTERS = 8 << 20
 
 
 def _subject_of(field: str) -> _Subject:
@@ -187,10 +196,27 @@ def _is_switch(field: str) -> bool:
     return "rope_parameters" in head.split(".") and last not in ("rope_theta", "partial_rotary_factor")
 
 
+def _fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The fields of a configuration by their whole names, which may be far longer than the file."""
+    fields, letters = dict[str, Any](), 0
+    for name, value in _flatten(checkpoint.config):
+        fields[name] = value
+        letters += len(name)
+        if letters > _MOST_LETTERS:
+            raise CheckpointError(
+                f"{checkpoint.path / 'config.json'} nests so many fields so deeply that their names have more than "
+                f"{_MOST_LETTERS} letters. No configuration does; fetch it again."
+            )
+    return fields
+
+
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The fields with nested names joined by dots, those of sub-models (`text_config`) among them."""
     is_model = not prefix or prefix.endswith("_config.")
-    for name, value in (_current_spelling(config) if is_model else config).items():
+    for key, value in (_current_spelling(config) if is_model else config).items():
+        name = str(key)  # of a loaded model's configuration, numbers of labels are numbers
+        if len(name) > _LONGEST_FIELD:
+            name = f"{name[:_LONGEST_FIELD]}~{crc32(name.encode(errors='surrogatepass')):08x}"
         if isinstance(value, dict) and value:
             yield from _flatten(value, f"{prefix}{name}.")
         elif value != {}:

@@ -9,16 +9,15 @@ from types import UnionType
 from typing import Any
 
 from reasonvec.errors import CheckpointError, VectorError
-from reasonvec.weights.files import read_small
-from reasonvec.weights.safetensors_header import loads_strictly
+from reasonvec.weights.canonical import canonical_pieces
+from reasonvec.weights.findings import beginning
+from reasonvec.weights.strict_json import Budget, complaint, read_json
 
 Form = Any
 """What a value must look like: a type, a list of one form, a dict of named forms, {str: form} for any names, or
 (form,) for what may be null or left out."""
 
 NUMBER = float | int
-MAX_VALUES = 8_000_000
-"""Commas and brackets of a document, which has some 30 for each tensor."""
 MAX_INTEGER = 1 << 64
 """Integers of a document are below; JSON's may be too large for a float64."""
 NORM = "a number that is not negative"
@@ -29,15 +28,16 @@ CHECKPOINT = {"location": str, "revision": str | None, "fingerprint": str, "tens
 FILES = {str: {"bytes": int}}
 
 
-def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
+def read_document(file: Path, version: int, form: Form, budget: Budget | None = None) -> dict[str, Any]:
     """The document in `file`: its version, its own checksum and the form of its fields held against it.
 
-    Raises VectorError for any that does not hold.
+    Raises VectorError for any that does not hold, and for one that takes more memory than `budget` has, or without one
+    its own size and a margin.
     """
     try:
-        document = loads_strictly(read_small(file), MAX_VALUES)
+        document = read_json(file, budget)
     except ValueError as error:
-        raise VectorError(f"{file} is not JSON ({error}). It is damaged; make it again.") from None
+        raise VectorError(f"{file} {complaint(error)}. It is damaged; make it again.") from None
     except CheckpointError as error:
         raise VectorError(str(error)) from None
     if not isinstance(document, dict) or not isinstance(document.get("format"), str):
@@ -45,7 +45,7 @@ def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
     found = document.get("format_version")
     if type(found) is not int or found != version:  # true and 1.0 equal 1
         raise VectorError(
-            f"{file} is of format version {found!r}; this reasonvec reads {version}. "
+            f"{file} is of format version {beginning(found)[:80]}; this reasonvec reads {version}. "
             f"Make it again, or use the version of reasonvec that wrote it."
         )
     try:
@@ -61,9 +61,10 @@ def read_document(file: Path, version: int, form: Form) -> dict[str, Any]:
 
 def document_digest(document: Mapping[str, Any]) -> str:
     """SHA-256 over the document as canonical JSON without its own `sha256`. ValueError for NaN and infinity."""
-    content = {key: value for key, value in document.items() if key != "sha256"}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for piece in canonical_pieces({key: value for key, value in document.items() if key != "sha256"}):
+        digest.update(piece.encode())
+    return digest.hexdigest()
 
 
 def format_document(document: Mapping[str, Any]) -> bytes:
@@ -79,13 +80,15 @@ def _misfit(value: Any, form: Form, place: str) -> str | None:
     if isinstance(form, list):
         if not isinstance(value, list):
             return f"{place} is no list"
+        if form == [int] and set(map(type, value)) == {int} and 0 <= min(value) <= max(value) < MAX_INTEGER:
+            return None
         parts = ((item, form[0], f"{place}[{number}]") for number, item in enumerate(value))
         return next((wrong for part in parts if (wrong := _misfit(*part))), None)
     if isinstance(form, dict):
         if not isinstance(value, dict):
             return f"{place or 'all of it'} is no object"
         if str in form:
-            parts = ((item, form[str], f"{place}.{key}".lstrip(".")) for key, item in value.items())
+            parts = ((item, form[str], f"{place}.{key[:80]}".lstrip(".")) for key, item in value.items())
             return next((wrong for part in parts if (wrong := _misfit(*part))), None)
         if missing := sorted(key for key in form.keys() - value.keys() if not isinstance(form[key], tuple)):
             return f"{place}.{missing[0]}".lstrip(".") + " is missing"
@@ -131,4 +134,8 @@ def first_difference(claimed: Any, computed: Any, place: str = "") -> str | None
         same = math.isclose(claimed, computed, rel_tol=1e-5, abs_tol=1e-12)
     else:
         same = claimed == computed
-    return None if same else f"{place} is {str(claimed)[:80]}, computed again {str(computed)[:80]}"
+    return None if same else f"{place} is {_told(claimed)}, computed again {_told(computed)}"
+
+
+def _told(value: Any) -> str:
+    return value[:80] if isinstance(value, str) else beginning(value)[:80]

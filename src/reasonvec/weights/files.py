@@ -4,11 +4,13 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from reasonvec.errors import CheckpointError
 
 MAX_SMALL_FILE = 256 << 20
 """Bytes of a file that is read whole at most; the largest tokenizer files are some 30 MB."""
+_PIECE = 1 << 20
 
 
 def open_regular(path: Path) -> int:
@@ -25,16 +27,32 @@ def open_regular(path: Path) -> int:
     return descriptor
 
 
-def read_small(path: Path) -> bytes:
-    """The whole content of a regular file of bounded size."""
-    with os.fdopen(open_regular(path), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_SMALL_FILE:
-            raise CheckpointError(
-                f"{path} has {size} bytes; at most {MAX_SMALL_FILE} are read of a file of its kind. It is not what its "
-                f"name says; replace it."
-            )
+def open_small(path: Path, most: int = MAX_SMALL_FILE) -> BinaryIO:
+    """A regular file of at most so many bytes, open to be read."""
+    file = os.fdopen(open_regular(path), "rb")
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        file.close()
+        raise CheckpointError(
+            f"{path} has {size} bytes; at most {most} are read of a file of its kind. It is not what its "
+            f"name says; replace it."
+        )
+    return file
+
+
+def read_small(path: Path, most: int = MAX_SMALL_FILE) -> bytes:
+    """The whole content of a regular file of at most so many bytes."""
+    with open_small(path, most) as file:
         return file.read()
+
+
+def same_content(first: Path, second: Path) -> bool:
+    """Whether two regular files of at most `MAX_SMALL_FILE` bytes are equal byte for byte."""
+    with open_small(first) as ours, open_small(second) as theirs:
+        while (piece := ours.read(_PIECE)) == theirs.read(_PIECE):
+            if not piece:
+                return True
+    return False
 
 
 def sha256_of(path: Path) -> str:

@@ -7,16 +7,18 @@ The format: 8 bytes little-endian header length N, N bytes of JSON (`{name: {dty
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from sys import getsizeof
 from typing import Any
 
 from reasonvec.errors import CheckpointError
 from reasonvec.weights.dtypes import BITS_PER_ENTRY
 from reasonvec.weights.files import open_regular
+from reasonvec.weights.findings import shown
 from reasonvec.weights.stores import RemoteFile
+from reasonvec.weights.strict_json import Budget, DuplicateNameError, JsonReader, add_members, complaint
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the reference implementation; a longer header is an attack or a damaged file."""
@@ -27,19 +29,14 @@ MAX_RANK = 64
 MAX_NAME = 1024
 """Letters a tensor's name may have."""
 
-MAX_NESTING = 64
-"""Objects and lists within one another that JSON may have; configurations have some 5. What is deeper may still be
-parsed, but then neither compared nor printed."""
-
-MAX_VALUES = 600_000
-"""Commas and brackets that a header may have, which is some 75 000 tensors in one file. Without a limit JSON fills the
-memory: a list of three bytes takes 64 there. With this one it takes less than 100 MB."""
-
 MAX_ENTRIES = 1 << 62
 """More entries than any file could hold; keeps products of hostile shapes out of overflow."""
 
+_ENTRY_BYTES, _COUNT_BYTES = 260, 40
+"""What a `TensorEntry` takes beside its name, with its place in a dict or two, and each number of its shape."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class TensorEntry:
     """Where one tensor lies: `nbytes` at byte `offset` of the file `path`, in C order."""
 
@@ -50,66 +47,18 @@ class TensorEntry:
     offset: int
     nbytes: int
 
-    @cached_property
+    @property
     def size(self) -> int:
         """Number of entries."""
         return math.prod(self.shape)
 
 
-class _DuplicateNameError(ValueError):
-    pass
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise _DuplicateNameError(name)
-            seen.add(name)
-    return result
-
-
-def loads_strictly(text: bytes | str, most_values: int = MAX_VALUES) -> Any:
-    """`json.loads` that refuses duplicate names, nested bombs and more than some `most_values` values.
-
-    Raises ValueError, never RecursionError.
-    """
-    counts = map(text.count, b",[{") if isinstance(text, bytes) else map(text.count, ",[{")
-    if sum(counts) > most_values:
-        raise ValueError(f"more than {most_values} values, which no file of its kind has")
-    try:
-        value = json.loads(text, object_pairs_hook=_refuse_duplicates)
-        deep = _is_deep(value)
-    except RecursionError:
-        deep = True
-    if deep:
-        raise ValueError(f"nested more than {MAX_NESTING} levels deep, which no file of its kind is")
-    return value
-
-
-def _is_deep(value: Any) -> bool:
-    """Whether a JSON value has more than `MAX_NESTING` levels. Goes level by level, for want of a stack that deep."""
-    level = [value]
-    for _ in range(MAX_NESTING):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
-
-
-def read_header(path: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+def read_header(path: Path, budget: Budget | None = None) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     """The tensors of a safetensors file, by name in the order of their offsets, and its metadata.
 
     Checked: header length against the file, JSON, duplicate names, dtypes, shapes, and that the data offsets are in
-    range, without overlap or gap, and end where the file ends. Raises CheckpointError with the first fault.
+    range, without overlap or gap, and end where the file ends. Raises CheckpointError with the first fault, and for
+    more tensors than fit into `budget`, which has grown by the file's size, or one of its own.
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -127,35 +76,64 @@ def read_header(path: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:
                     f"and a header may have at most {MAX_HEADER_BYTES}. The file is damaged, cut off, or not "
                     f"safetensors; fetch it again."
                 )
-            text = file.read(length)
+
+            def read(count: int) -> bytes:
+                return file.read(min(count, 8 + length - file.tell()))
+
+            return parse_header(path, read, length, size, budget)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return parse_header(path, text, size)
 
 
-def parse_header(path: Path, text: bytes, size: int) -> tuple[dict[str, TensorEntry], dict[str, str]]:
-    """`read_header`'s checks on the JSON `text` of a file of `size` bytes."""
+def parse_header(
+    path: Path, read: Callable[[int], bytes], length: int, size: int, budget: Budget | None = None
+) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    """`read_header`'s checks on the JSON of `length` bytes that `read` gives, of a file of `size` bytes."""
+    if budget is None:
+        budget = Budget()
+        budget.grow(size)
+    start = 8 + length
     try:
-        header = loads_strictly(text)
-    except _DuplicateNameError as error:
+        reader = JsonReader(read, budget)
+        if reader.next_letter() != "{":
+            raise CheckpointError(
+                f"{path} has a header that is a JSON {type(reader.everything()).__name__}, not an object."
+            )
+        entries, metadata = _members(path, reader, start, size)
+        reader.finish()
+    except DuplicateNameError as error:
         raise CheckpointError(
-            f"{path} names the tensor {error.args[0]!r} twice in its header. Readers would disagree on which one "
+            f"{path} names the tensor {error.name[:80]!r} twice in its header. Readers would disagree on which one "
             f"counts, so it is refused; write the file again with the safetensors library."
         ) from None
     except ValueError as error:
         raise CheckpointError(
-            f"{path} has a header that is not JSON ({error}). The file is damaged or not safetensors; fetch it again."
+            f"{path} has a header that {complaint(error)}. The file is damaged or not safetensors; fetch it again."
         ) from None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path} has a header that is a JSON {type(header).__name__}, not an object.")
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError(f"{path} has a `__metadata__` that is not a map from text to text.")
-    start = 8 + len(text)
-    entries = [_entry(path, name, info, start, size) for name, info in header.items()]
-    entries.sort(key=lambda entry: (entry.offset, entry.nbytes, entry.name))
-    _check_contiguous(path, entries, start, size)
-    return {entry.name: entry for entry in entries}, metadata
+    ordered = sorted(entries.values(), key=lambda entry: (entry.offset, entry.nbytes, entry.name))
+    _check_contiguous(path, ordered, start, size)
+    return {entry.name: entry for entry in ordered}, metadata
+
+
+def _members(path: Path, reader: JsonReader, start: int, size: int) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    entries: dict[str, TensorEntry] = {}
+    metadata: dict[str, str] | None = None
+    for batch in reader.pairs():
+        if "__metadata__" in batch:
+            words = batch.pop("__metadata__")
+            if metadata is not None:
+                raise DuplicateNameError("__metadata__")
+            if not isinstance(words, dict) or not all(isinstance(value, str) for value in words.values()):
+                raise CheckpointError(f"{path} has a `__metadata__` that is not a map from text to text.")
+            reader.budget.spend(getsizeof(words) + sum(map(getsizeof, (*words, *words.values()))))
+            metadata = words
+        found = {name: _entry(path, name, info, start, size) for name, info in batch.items()}
+        reader.budget.spend(sum(
+            _ENTRY_BYTES + _COUNT_BYTES * len(entry.shape) + getsizeof(name) for name, entry in found.items()
+        ))  # fmt: skip
+        reader.budget.reserve(2 * getsizeof(entries))
+        add_members(entries, found)
+    return entries, metadata or {}
 
 
 def _is_count(value: object) -> bool:
@@ -173,24 +151,24 @@ def is_shape(shape: object) -> bool:
 
 
 def _entry(path: Path, name: str, info: Any, start: int, size: int) -> TensorEntry:
-    if not isinstance(info, dict) or set(info) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{path}: the header entry of {name!r} is not {{dtype, shape, data_offsets}}.")
     if not name.isprintable() or len(name) > MAX_NAME:
         raise CheckpointError(
             f"{path}: the tensor name {name[:80]!a} is longer than {MAX_NAME} letters or has control characters or "
             f"half a character in it, which could steer a terminal; it is refused."
         )
+    if not isinstance(info, dict) or set(info) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{path}: the header entry of {name!r} is not {{dtype, shape, data_offsets}}.")
     dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS_PER_ENTRY:
         raise CheckpointError(
-            f"{path}: {name!r} has the dtype {repr(dtype)[:80]}, which is none of the safetensors format's "
+            f"{path}: {name!r} has the dtype {shown(dtype)}, which is none of the safetensors format's "
             f"({', '.join(BITS_PER_ENTRY)})."
         )
     if not is_shape(shape):
-        raise CheckpointError(f"{path}: {name!r} has the shape {repr(shape)[:80]}, which is not a list of at most "
+        raise CheckpointError(f"{path}: {name!r} has the shape {shown(shape)}, which is not a list of at most "
                               f"{MAX_RANK} counts.")  # fmt: skip
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(n) for n in offsets):
-        raise CheckpointError(f"{path}: {name!r} has the data offsets {repr(offsets)[:80]}, which are not two counts.")
+        raise CheckpointError(f"{path}: {name!r} has the data offsets {shown(offsets)}, which are not two counts.")
     begin, end = offsets
     if not begin <= end <= size - start:
         raise CheckpointError(

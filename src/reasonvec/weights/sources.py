@@ -2,7 +2,7 @@
 same numbers for the same donors, so that `transfer` writes the bytes that `extract` and `apply` would.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -66,7 +66,7 @@ class DeltaBlocks(Protocol):
         """Raises VectorError for a NaN or infinity in a block that was read. Asked of who found one in a sum: to look
         for it in every block would take as long as to add it."""
 
-    def finish(self, proofs: Sequence[Proof]) -> None:
+    def finish(self, proofs: Iterable[Proof]) -> None:
         """Called with the proofs of all blocks, in order. Raises VectorError if the data did not match its checksum."""
 
 
@@ -126,7 +126,7 @@ class _Stored:
     def __init__(self, delta: Delta, reader: TensorReader) -> None:
         self._delta, self._reader = delta, reader
 
-    def finish(self, proofs: Sequence[Proof]) -> None:
+    def finish(self, proofs: Iterable[Proof]) -> None:
         if tensor_digest(proof for (proof,) in proofs) != self._delta.digest:
             raise VectorError(
                 f"{self._delta.entry.path}: the data of {self._delta.name!r} does not match its checksum in "
@@ -319,8 +319,9 @@ class _DonorDelta:
     def refuse_non_finite(self, main: Array) -> None:
         """A donor that is not finite is refused as it is read."""
 
-    def finish(self, proofs: Sequence[Proof]) -> None:
-        tuned, base = (tensor_digest(proof[role] for proof in proofs) for role in (0, 1))
+    def finish(self, proofs: Iterable[Proof]) -> None:
+        both = list(proofs)
+        tuned, base = (tensor_digest(proof[role] for proof in both) for role in (0, 1))
         self._donors.digests[self._name] = (tuned, base)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
 from reasonvec.errors import VectorError
 from reasonvec.weights.arithmetic import Doubles, Indices
@@ -114,7 +115,7 @@ def _decompress(data: memoryview, size: int, scratch: Scratch) -> Any:
 class SparseLayout:
     """Where the blocks of a stored delta lie, in bytes from its beginning."""
 
-    starts: tuple[int, ...]
+    starts: NDArray[np.int64]
     """One more than there are blocks: the last is the end of the last block."""
 
 
@@ -130,13 +131,14 @@ def read_layout(entry: TensorEntry, size: int, reader: TensorReader) -> SparseLa
         raise _damaged(entry, f"it has {entry.nbytes} bytes, too few for the {count} blocks of {size} entries")
     table = bytearray(4 * count)
     reader.read_into(entry, entry.nbytes - len(table), memoryview(table), alone=True)
-    lengths = np.frombuffer(table, "<u4").astype(np.int64)
-    starts = [0, *np.cumsum(lengths).tolist()]
+    lengths = np.frombuffer(table, "<u4")
+    starts = np.zeros(count + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
     if starts[-1] != entry.nbytes - len(table):
         raise _damaged(entry, f"its blocks have {starts[-1]} bytes and its table speaks of {entry.nbytes - len(table)}")
     if lengths.max() > _LONGEST:
         raise _damaged(entry, f"one of its blocks claims {lengths.max()} bytes; none can have more than {_LONGEST}")
-    return SparseLayout(tuple(starts))
+    return SparseLayout(starts)
 
 
 def read_block(
@@ -167,7 +169,7 @@ def read_streams(
 
 
 def _stored(entry: TensorEntry, layout: SparseLayout, run: range, reader: TensorReader, scratch: Scratch) -> memoryview:
-    begin, end = layout.starts[run.start], layout.starts[run.stop]
+    begin, end = int(layout.starts[run.start]), int(layout.starts[run.stop])
     stored = scratch.array("sparse block", end - begin, np.uint8)
     reader.read_into(entry, begin, stored.data)
     return stored.data

@@ -3,31 +3,22 @@ of the embedding, chat template. From the files alone; no tokenizer is built and
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Any
 
-from reasonvec.weights.checkpoint import Checkpoint
-from reasonvec.weights.findings import Finding, enumerated, shown
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonvec.weights.checkpoint import MAX_TEMPLATE, Checkpoint
+from reasonvec.weights.files import same_content
+from reasonvec.weights.findings import Finding, enumerated, first_of, shown
 from reasonvec.weights.modules import kind_of
+from reasonvec.weights.strict_json import Budget
+from reasonvec.weights.vocabulary import UnreadableError, Vocabulary, read_vocabulary
 
 _OPAQUE = ("tokenizer.model", "vocab.txt", "qwen.tiktoken", "tokenizer.tiktoken", "tiktoken.model", "spiece.model")
 _SOURCES = ("tokenizer.json", "vocab.json", "added_tokens.json", *_OPAQUE)
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The tokens of a checkpoint."""
-
-    source: str
-    """The file they are from."""
-    ids: Mapping[str, int]
-    rules: Mapping[str, Any]
-    """How text is cut into tokens, by part: merges, normalizer, pre_tokenizer."""
-
-
-class _UnreadableError(ValueError):
-    """A tokenizer file of a shape that is not known here."""
 
 
 def tokenizer_findings(donor: Checkpoint, target: Checkpoint, embeddings_included: bool) -> list[Finding]:
@@ -47,8 +38,10 @@ def _vocabulary_findings(donor: Checkpoint, target: Checkpoint, embeddings_inclu
     if _same_files(donor, target) and (rows[0] == rows[1] or None in rows):
         return []
     try:
-        ours, theirs = read_vocabulary(donor), read_vocabulary(target)
-    except _UnreadableError as error:
+        budget = Budget()  # one for both: they are held at once to be compared
+        ours = read_vocabulary(donor, budget)
+        theirs = read_vocabulary(target, budget, like=ours)
+    except UnreadableError as error:
         return [
             Finding(
                 "warning",
@@ -68,70 +61,30 @@ def _vocabulary_findings(donor: Checkpoint, target: Checkpoint, embeddings_inclu
 
 def _same_files(donor: Checkpoint, target: Checkpoint) -> bool:
     """Whether what defines the tokens is there on both sides and equal byte for byte."""
-    if (text := donor.text("tokenizer.json")) is not None:
-        return text == target.text("tokenizer.json")
-    names = [name for name in _SOURCES if donor.text(name) is not None or target.text(name) is not None]
-    return bool(names) and all(donor.text(name) == target.text(name) for name in names)
+    if donor.file("tokenizer.json") is not None:
+        return _same_file(donor, target, "tokenizer.json")
+    names = [name for name in _SOURCES if donor.file(name) is not None or target.file(name) is not None]
+    return bool(names) and all(_same_file(donor, target, name) for name in names)
 
 
-def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary | None:
-    """The map from tokens to ids from tokenizer.json, else from vocab.json and added_tokens.json; None without them."""
-    if (document := checkpoint.json("tokenizer.json")) is not None:
-        where = str(checkpoint.path / "tokenizer.json")
-        model = document.get("model") if isinstance(document, dict) else None
-        if not isinstance(model, dict):
-            raise _UnreadableError(f"{where} has no `model` object")
-        ids = _ids(model.get("vocab"), f"{where}: model.vocab")
-        ids |= _added(document.get("added_tokens", []), where)
-        rules = {"merges": _merges(model.get("merges"))}
-        rules |= {part: document.get(part) for part in ("normalizer", "pre_tokenizer")}
-        return Vocabulary("tokenizer.json", ids, rules)
-    if (vocab := checkpoint.json("vocab.json")) is not None:
-        ids = _ids(vocab, str(checkpoint.path / "vocab.json"))
-        if (added := checkpoint.json("added_tokens.json")) is not None:
-            ids |= _ids(added, str(checkpoint.path / "added_tokens.json"))
-        return Vocabulary("vocab.json", ids, {})
-    return None
-
-
-def _ids(vocab: Any, where: str) -> dict[str, int]:
-    """BPE, WordPiece and WordLevel keep a map, Unigram a list of [piece, score] in the order of the ids."""
-    if isinstance(vocab, list) and all(isinstance(p, list) and p and isinstance(p[0], str) for p in vocab):
-        return {piece[0]: index for index, piece in enumerate(vocab)}
-    if isinstance(vocab, dict) and all(type(index) is int for index in vocab.values()):
-        return dict(vocab)
-    raise _UnreadableError(f"{where} is neither a map from tokens to ids nor a list of pieces")
-
-
-def _added(tokens: Any, where: str) -> dict[str, int]:
-    if not isinstance(tokens, list) or not all(
-        isinstance(t, dict) and isinstance(t.get("content"), str) and type(t.get("id")) is int for t in tokens
-    ):
-        raise _UnreadableError(f"{where}: added_tokens is not a list of {{id, content}}")
-    return {token["content"]: token["id"] for token in tokens}
-
-
-def _merges(merges: Any) -> Any:
-    """Newer files write pairs where older ones wrote one text with a space."""
-    if not isinstance(merges, list):
-        return merges
-    return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+def _same_file(donor: Checkpoint, target: Checkpoint, name: str) -> bool:
+    ours, theirs = donor.file(name), target.file(name)
+    return ours is not None and theirs is not None and same_content(ours, theirs)
 
 
 def _token_findings(ours: Vocabulary, theirs: Vocabulary, embeddings_included: bool) -> list[Finding]:
-    shared = ours.ids.keys() & theirs.ids.keys()
-    moved = sorted((t for t in shared if ours.ids[t] != theirs.ids[t]), key=ours.ids.__getitem__)
-    only_ours, only_theirs = ours.ids.keys() - shared, theirs.ids.keys() - shared
-    there = {theirs.ids[token]: token for token in only_theirs}
-    renamed = {token: there[ours.ids[token]] for token in only_ours if ours.ids[token] in there}
+    # counted and looked up anew instead of gathered: two vocabularies may differ in every token
+    shared = sum(token in theirs.ids for token in ours.ids)
+    moved = sum(theirs.ids.get(token, index) != index for token, index in ours.ids.items())
     findings = []
     if moved:
-        cases = [f"{shown(t)} is {ours.ids[t]} for the donors and {theirs.ids[t]} for the target" for t in moved]
+        first = nsmallest(3, ((i, t) for t, i in ours.ids.items() if theirs.ids.get(t, i) != i))
+        cases = [f"{shown(t)} is {i} for the donors and {theirs.ids[t]} for the target" for i, t in first]
         findings.append(
             Finding(
                 "blocking" if embeddings_included else "warning",
                 "Tokens have other ids",
-                f"{len(moved)} of {len(shared)} shared tokens have moved: {enumerated(cases, 3)}.",
+                f"{moved} of {shared} shared tokens have moved: {first_of(cases, moved)}.",
                 "A row of the vector's embedding would be added to another token's row. Leave the embeddings out with "
                 "--skip, or use a target with the donors' tokenizer."
                 if embeddings_included
@@ -139,29 +92,48 @@ def _token_findings(ours: Vocabulary, theirs: Vocabulary, embeddings_included: b
                 "tokens. Expect less of the vector.",
             )
         )
-    if renamed:
-        ordered = sorted(renamed.items(), key=lambda pair: ours.ids[pair[0]])
-        cases = [f"id {ours.ids[a]} is {shown(a)} for the donors and {shown(b)} for the target" for a, b in ordered]
+    lost, gained = _ids_of_own(ours, theirs), _ids_of_own(theirs, ours)
+    renamed = np.intersect1d(lost, gained)
+    if renamed.size:
+        here, there = _own(ours, theirs, renamed[:3]), _own(theirs, ours, renamed[:3])
+        cases = [
+            f"id {i} is {shown(here[i])} for the donors and {shown(there[i])} for the target" for i in sorted(here)
+        ]
+        count = int(np.isin(lost, renamed).sum())
         findings.append(
             Finding(
                 "warning",
                 "Tokens were renamed",
-                f"{len(cases)} ids stand for another token: {enumerated(cases, 3)}.",
+                f"{count} ids stand for another token: {first_of(cases, count)}.",
                 "What the donors learnt of their token goes to the target's. Look whether any of them matters, as a "
                 "token that opens a chain of thought would.",
             )
         )
-    findings += _lacking(only_ours - renamed.keys(), ours, only_theirs - set(renamed.values()), theirs)
-    return findings
+    return findings + _lacking(ours, theirs, lost[~np.isin(lost, renamed)], gained[~np.isin(gained, renamed)])
 
 
-def _lacking(only_ours: set[str], ours: Vocabulary, only_theirs: set[str], theirs: Vocabulary) -> list[Finding]:
+def _ids_of_own(vocabulary: Vocabulary, other: Vocabulary) -> NDArray[np.int64]:
+    """The ids, ascending, of the tokens that the other lacks."""
+    own = (index for token, index in vocabulary.ids.items() if token not in other.ids)
+    return np.sort(np.fromiter(own, np.int64))
+
+
+def _own(vocabulary: Vocabulary, other: Vocabulary, ids: NDArray[np.int64]) -> dict[int, str]:
+    """By a few ids, the tokens with them that the other lacks."""
+    wanted = set(ids.tolist())
+    return {index: token for token, index in vocabulary.ids.items() if index in wanted and token not in other.ids}
+
+
+def _lacking(
+    ours: Vocabulary, theirs: Vocabulary, only_ours: NDArray[np.int64], only_theirs: NDArray[np.int64]
+) -> list[Finding]:
     findings = []
-    for level, tokens, vocabulary, title, advice in (
+    for level, ids, vocabulary, other, title, advice in (
         (
             "warning",
             only_ours,
             ours,
+            theirs,
             "The target lacks tokens of the donors",
             "What the vector does with them has no effect there. If the donors' answers rely on one (a tag around the "
             "reasoning, an end of turn), the target cannot write it.",
@@ -170,20 +142,20 @@ def _lacking(only_ours: set[str], ours: Vocabulary, only_theirs: set[str], their
             "note",
             only_theirs,
             theirs,
+            ours,
             "The target has tokens that the donors lack",
             "The donors never saw them; rows for them get padding's delta, or none.",
         ),
     ):
-        if tokens:
-            names = sorted(tokens, key=vocabulary.ids.__getitem__)
-            cases = [f"{shown(token)} ({vocabulary.ids[token]})" for token in names]
-            evidence = f"{len(tokens)} tokens of {len(vocabulary.ids)}: {enumerated(cases)}."
+        if ids.size:
+            cases = [f"{shown(token)} ({i})" for i, token in sorted(_own(vocabulary, other, ids[:6]).items())]
+            evidence = f"{ids.size} tokens of {len(vocabulary.ids)}: {first_of(cases, ids.size)}."
             findings.append(Finding("warning" if level == "warning" else "note", title, evidence, advice))
     return findings
 
 
 def _rule_findings(ours: Vocabulary, theirs: Vocabulary) -> list[Finding]:
-    parts = sorted(part for part in ours.rules.keys() & theirs.rules.keys() if not _alike(ours, theirs, part))
+    parts = sorted(p for p in ours.rules.keys() & theirs.rules.keys() if ours.rules[p] != theirs.rules[p])
     if not parts:
         return []
     return [
@@ -194,13 +166,6 @@ def _rule_findings(ours: Vocabulary, theirs: Vocabulary) -> list[Finding]:
             "The target keeps its own rules. The same text may become other tokens than the donors were trained on.",
         )
     ]
-
-
-def _alike(ours: Vocabulary, theirs: Vocabulary, part: str) -> bool:
-    try:
-        return bool(ours.rules[part] == theirs.rules[part])
-    except RecursionError:  # nested beyond what can be compared
-        return False
 
 
 def embedding_rows(checkpoint: Checkpoint) -> int | None:
@@ -265,9 +230,8 @@ def _opaque_findings(
     donor: Checkpoint, target: Checkpoint, ours: Vocabulary | None, theirs: Vocabulary | None
 ) -> list[Finding]:
     """Where at least one side has no map that can be read: compare files by their bytes."""
-    files = {name: (donor.text(name), target.text(name)) for name in _OPAQUE}
-    shared = [name for name, (first, second) in files.items() if first is not None and second is not None]
-    if differing := [name for name in shared if files[name][0] != files[name][1]]:
+    shared = [name for name in _OPAQUE if donor.file(name) is not None and target.file(name) is not None]
+    if differing := [name for name in shared if not _same_file(donor, target, name)]:
         return [
             Finding(
                 "warning",
@@ -347,7 +311,7 @@ def _template_findings(donor: Checkpoint, target: Checkpoint) -> list[Finding]:
 
 
 def _template(checkpoint: Checkpoint) -> str | None:
-    if (text := checkpoint.text("chat_template.jinja")) is not None:
+    if (text := checkpoint.text("chat_template.jinja", MAX_TEMPLATE)) is not None:
         return text.decode(errors="replace").strip()
     for file in ("chat_template.json", "tokenizer_config.json"):
         template = _object(checkpoint, file).get("chat_template")

@@ -11,7 +11,7 @@ from typing import Any
 from reasonvec.errors import CheckpointError, UsageError
 from reasonvec.weights.files import read_small
 from reasonvec.weights.hub import recorded_location
-from reasonvec.weights.safetensors_header import loads_strictly
+from reasonvec.weights.strict_json import complaint, read_json
 
 KEPT = "trajectory"
 """The directory, in that of a training, that holds the checkpoints kept on the way: step-1, step-2, step-4 ..."""
@@ -22,6 +22,9 @@ FINISHED = "training.json"
 LOG = "log.jsonl"
 SAMPLED = "rewards/exact/mean"
 """In a log: the share of a step's own samples that are right."""
+
+_LONGEST_LINE = 1 << 20
+"""Bytes of a line of a log; the trainers' have some thousand."""
 
 _STEP = re.compile(r"step-(\d{1,9})")
 
@@ -100,11 +103,9 @@ def _document(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        document = loads_strictly(read_small(file))
+        document = read_json(file)
     except ValueError as error:
-        raise CheckpointError(
-            f"{file} is not JSON ({error}). It is damaged; the training has to be run again."
-        ) from None
+        raise CheckpointError(f"{file} {complaint(error)}. It is damaged; the training has to be run again.") from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{file} holds a JSON {type(document).__name__}, not what a training writes.")
     return document
@@ -118,7 +119,7 @@ def _log(file: Path) -> dict[int | None, float]:
     lines = read_small(file).split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line) if line.strip() else {}
+            row = json.loads(line[:_LONGEST_LINE]) if line.strip() else {}
         except (ValueError, RecursionError):
             if number == len(lines):
                 break

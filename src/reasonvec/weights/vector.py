@@ -16,12 +16,15 @@ import numpy as np
 
 from reasonvec.errors import CheckpointError, VectorError
 from reasonvec.weights.arithmetic import STEP_BINS, Doubles, Indices
+from reasonvec.weights.blocks import BLOCK
 from reasonvec.weights.checkpoint import Checkpoint
 from reasonvec.weights.documents import CHECKPOINT, FILES, NORM, NUMBER, read_document
 from reasonvec.weights.dtypes import EXACT_CHAIN, STORED
 from reasonvec.weights.files import check_inside, sha256_of
+from reasonvec.weights.findings import shown
 from reasonvec.weights.mirror import Mirror
 from reasonvec.weights.safetensors_header import TensorEntry, is_shape, read_header
+from reasonvec.weights.strict_json import Budget, complaint, memory_of
 
 FORMAT = "reasonvec.vector"
 FORMAT_VERSION = 2
@@ -31,7 +34,7 @@ DONOR = Path("donor")
 SAMPLE = DONOR / "sample.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Delta:
     """One tensor of a vector, as vector.json describes it and its shard holds it."""
 
@@ -55,7 +58,7 @@ class Delta:
     residual: int
     """Entries of a dense delta that need more than a float64; their rest is in residual.safetensors."""
 
-    @cached_property
+    @property
     def size(self) -> int:
         """Number of entries."""
         return math.prod(self.shape)
@@ -174,13 +177,13 @@ def _read(file: Any, path: Path, entries: Mapping[str, TensorEntry], name: str, 
 
 
 def _is_residual(delta: Delta, index: Indices, value: Doubles) -> bool:
+    if not (delta.entry.dtype == "F64" and index.size == value.size == delta.residual):
+        return False
+    runs = ((index[start : start + BLOCK + 1], value[start : start + BLOCK]) for start in range(0, index.size, BLOCK))
     return bool(
-        delta.entry.dtype == "F64"
-        and index.size == value.size == delta.residual
-        and index[0] >= 0
+        index[0] >= 0
         and index[-1] < delta.size
-        and (index[1:] > index[:-1]).all()
-        and np.isfinite(value).all()
+        and all((places[1:] > places[:-1]).all() and np.isfinite(numbers).all() for places, numbers in runs)
     )
 
 
@@ -201,12 +204,15 @@ def open_vector(
         raise VectorError(f"{path} has no {DOCUMENT}, so it is not a vector. `reasonvec extract` makes them.")
     root = path.resolve()
     check_inside(file, root)
-    document = read_document(file, FORMAT_VERSION, _FORM)
+    budget = Budget()  # one for all: the document, and what it and the headers become
+    for shard in root.glob("*.safetensors"):
+        budget.grow(shard.stat().st_size if shard.is_file() else 0)
+    document = read_document(file, FORMAT_VERSION, _FORM, budget)
     if document["format"] != FORMAT:
         raise VectorError(f"{file} is a {document['format']}, not a {FORMAT}.")
     for name, info in document["files"].items():
         _check_size(root / name, root, info["bytes"])
-    deltas = _deltas(root, document)
+    deltas = _deltas(root, document, budget)
     if mirror:
         deltas = {name: replace(delta, entry=mirror.remote(delta.entry)) for name, delta in deltas.items()}
     return Vector(location or str(path), root, revision, document, deltas, mirror)
@@ -243,28 +249,57 @@ def _check_size(file: Path, root: Path, size: int) -> None:
                           f"off or damaged; copy or extract it again.")  # fmt: skip
 
 
-def _deltas(root: Path, document: Mapping[str, Any]) -> dict[str, Delta]:
-    headers: dict[str, Mapping[str, TensorEntry]] = {}
-    deltas = {}
+_DELTA_BYTES = 350
+"""What a `Delta` takes beside what it shares with the document, with the places in two dicts."""
+
+
+def _deltas(root: Path, document: Mapping[str, Any], budget: Budget) -> dict[str, Delta]:
+    _share_shapes(document["tensors"], budget)
+    names_in: dict[str, list[str]] = {}
     for name, info in sorted(document["tensors"].items()):
-        if info["file"] not in headers:
-            if info["file"] not in document["files"]:
-                raise VectorError(f"{root / DOCUMENT} puts {name!r} in {info['file']!r}, which it does not list.")
-            headers[info["file"]] = read_header(root / info["file"])[0]
-        entry = headers[info["file"]].get(name)
-        _check_encoding(root, name, info, lossy="lossy" in document)
-        dense = info["encoding"] == "dense"
-        if entry is None or entry.dtype != info["dtype"] or (dense and list(entry.shape) != info["shape"]):
-            raise VectorError(f"{root / info['file']} does not hold {name!r} as {info['encoding']} {info['dtype']} of "
-                              f"shape {info['shape']}, as vector.json says. Extract the vector again.")  # fmt: skip
-        if len(info["steps"]) != len(STEP_BINS):
-            raise VectorError(f"{root / DOCUMENT}: {name!r} has {len(info['steps'])} counts of steps, not "
-                              f"{len(STEP_BINS)}. The vector is damaged; extract it again.")  # fmt: skip
-        deltas[name] = Delta(
-            name, tuple(info["shape"]), info["checkpoint_dtype"], info["encoding"], entry, info["digest"],
-            info["changed"], float(info["norm"]), float(info["base_norm"]), tuple(info["steps"]), info["residual"],
-        )  # fmt: skip
-    return deltas
+        if info["file"] not in names_in and info["file"] not in document["files"]:
+            raise VectorError(f"{root / DOCUMENT} puts {shown(name)} in {shown(info['file'])}, which it does not list.")
+        names_in.setdefault(info["file"], []).append(name)
+    deltas = {}
+    for file, names in names_in.items():
+        with budget.lent():  # the header's own entries go
+            entries, _ = read_header(root / file, budget)
+            for name in names:
+                deltas[name] = _delta(root, document, name, entries.get(name))
+        try:
+            budget.spend(_DELTA_BYTES * len(names))
+        except ValueError as error:
+            raise VectorError(f"{root / DOCUMENT} {complaint(error)}. It is damaged; make it again.") from None
+    return dict(sorted(deltas.items()))
+
+
+def _share_shapes(tensors: Mapping[str, dict[str, Any]], budget: Budget) -> None:
+    """Keep each shape once: a model has thousands of tensors of a few shapes."""
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for info in tensors.values():
+        shape = tuple(info["shape"])
+        if (like := known.setdefault(shape, shape)) is not shape:
+            budget.spent -= memory_of(info["shape"])
+        info["shape"] = like
+
+
+def _delta(root: Path, document: Mapping[str, Any], name: str, entry: TensorEntry | None) -> Delta:
+    info = document["tensors"][name]
+    _check_encoding(root, name, info, lossy="lossy" in document)
+    dense = info["encoding"] == "dense"
+    if entry is None or entry.dtype != info["dtype"] or (dense and entry.shape != info["shape"]):
+        raise VectorError(f"{root / info['file']} does not hold {shown(name)} as {info['encoding']} {info['dtype']} of "
+                          f"shape {list(info['shape'])}, as vector.json says. Extract the vector again.")  # fmt: skip
+    if len(info["steps"]) != len(STEP_BINS):
+        raise VectorError(f"{root / DOCUMENT}: {shown(name)} has {len(info['steps'])} counts of steps, not "
+                          f"{len(STEP_BINS)}. The vector is damaged; extract it again.")  # fmt: skip
+    steps = info["steps"] = tuple(info["steps"])  # the document shares what it has in common with its deltas
+    shape = info["shape"]
+    entry = replace(entry, name=name, dtype=info["dtype"], shape=shape if dense else entry.shape)
+    return Delta(
+        name, shape, info["checkpoint_dtype"], info["encoding"], entry, info["digest"],
+        info["changed"], float(info["norm"]), float(info["base_norm"]), steps, info["residual"],
+    )  # fmt: skip
 
 
 _DTYPES = {"dense": tuple(STORED), "sparse": ("U8",), "low-rank": ("F32",), "quantised": ("U8",)}
@@ -277,8 +312,8 @@ def _check_encoding(root: Path, name: str, info: Mapping[str, Any], *, lossy: bo
     if info["dtype"] not in dtypes or info["checkpoint_dtype"] not in EXACT_CHAIN:
         raise VectorError(f"{root / DOCUMENT} encodes {name!r} as {info['encoding']!r} {info['dtype']} of "
                           f"{info['checkpoint_dtype']}, which this version cannot read.")  # fmt: skip
-    if not is_shape(info["shape"]):
-        raise VectorError(f"{root / DOCUMENT} gives {name!r} the shape {info['shape']}, which no tensor has.")
+    if not is_shape(list(info["shape"])):
+        raise VectorError(f"{root / DOCUMENT} gives {name!r} the shape {list(info['shape'])}, which no tensor has.")
     if info["encoding"] in ("low-rank", "quantised") and not lossy:
         raise VectorError(f"{root / DOCUMENT}: {name!r} is {info['encoding']}, which is lossy, and the document does "
                           f"not say what was lost. Compress the exact vector again.")  # fmt: skip

@@ -160,7 +160,7 @@ def _check_deltas(vector: Vector, pool: Workers) -> None:
             for name, delta in vector.deltas.items():
                 stored = source.blocks(name, reader)
                 tasks = ((stored, number) for number in range(len(blocks(delta.size))))
-                stored.finish(list(pool.map(_proof, tasks)))
+                stored.finish(pool.map(_proof, tasks))
     except VectorError as error:
         raise VerificationError(str(error)) from error
 

@@ -1,15 +1,24 @@
-"""One tiny checkpoint for all, and a file of problems."""
+"""One tiny checkpoint and one vector for all, and a file of problems."""
 
 import json
 
 import pytest
 
+from reasonvec.weights import extract
 from tests.evaluation.measuring.models import GOLDS, QUESTIONS, checkpoint
 
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory):
     return checkpoint(tmp_path_factory.mktemp("models") / "target")
+
+
+@pytest.fixture(scope="session")
+def vector(target, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vector")
+    tuned = checkpoint(folder / "tuned", seed=1)
+    extract(tuned=tuned, base=target, out=folder / "vector")
+    return folder / "vector"
 
 
 @pytest.fixture

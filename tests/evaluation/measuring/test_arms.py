@@ -12,18 +12,10 @@ from reasonvec.errors import UsageError
 from reasonvec.evaluation import measuring
 from reasonvec.evaluation.engines.interface import Generated, Sampling
 from reasonvec.evaluation.runs import load_run
-from reasonvec.weights import apply, extract
-from tests.evaluation.measuring.models import Scripted, checkpoint
+from reasonvec.weights import apply
+from tests.evaluation.measuring.models import Scripted
 
 SHORT = Sampling(max_new_tokens=6)
-
-
-@pytest.fixture(scope="module")
-def vector(target, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vector")
-    tuned = checkpoint(folder / "tuned", seed=1)
-    extract(tuned=tuned, base=target, out=folder / "vector")
-    return folder / "vector"
 
 
 def command(*arguments):

@@ -81,6 +81,19 @@ def test_every_earlier_run_is_looked_at_before_the_first_answer(target, problems
     assert not (tmp_path / "runs" / "mine").exists()
 
 
+def test_the_runs_of_every_alpha_are_looked_at_before_the_weights_are_loaded(
+    target, vector, problems, tmp_path, monkeypatch
+):
+    arm = {"vector": vector, "alpha": 1.0}
+    measure(target, [problems], tmp_path / "at-1", sampling=Sampling(max_new_tokens=3), **arm)
+    monkeypatch.setattr(measuring.harness, "load", lambda *_, **__: pytest.fail("the weights were loaded first"))
+    with pytest.raises(
+        RunError, match=r"at-1 was begun with another configuration: sampling.max_new_tokens is 6, was 3"
+    ):
+        measure(target, [problems], tmp_path / "at-{alpha}", resume=True, **{**arm, "alpha": (0.5, 1.0)})
+    assert not (tmp_path / "at-0.5").exists()
+
+
 def test_a_task_that_is_not_answered_at_all_does_not_keep_the_next_from_being_measured(
     target, problems, other, tmp_path, monkeypatch
 ):

@@ -6,7 +6,7 @@ Killed at any instant, a run keeps every outcome that was flushed, and a line th
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,15 +120,16 @@ def open_run(path: Path, configuration: Mapping[str, Any], *, resume: bool) -> R
     return Recorder(path)
 
 
-def check_run(path: Path, configuration: Mapping[str, Any], *, resume: bool) -> None:
+def check_run(path: Path, configuration: Mapping[str, Any], *, resume: bool, unknown: Collection[str] = ()) -> None:
     """Raise OutputError where something stands at `path` and `resume` was not given, or nothing can be written there;
     RunError where what stands there was begun with another configuration, naming each difference, or its recorded
-    outcomes cannot be read."""
+    outcomes cannot be read. Of `unknown`, values of `configuration` such as `arm.alpha`, nothing is known yet."""
     check_place(path, resume=resume)
     if not _stands(path):
         return
     before = read_configuration(path)
-    if changes := list(_changes(before, _plain(configuration))):
+    differences = _differences(before, _plain(configuration))
+    if changes := [change for where, change in differences if not where.startswith(tuple(unknown))]:
         more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
         raise RunError(
             f"{path} was begun with another configuration: {'; '.join(changes[:_SHOWN])}{more}. Outcomes of two "
@@ -257,13 +258,13 @@ def _read_outcomes(path: Path) -> tuple[tuple[Outcome, ...], int]:
     return tuple(outcomes.values()), end
 
 
-def _changes(before: Any, now: Any, where: str = "") -> Iterator[str]:
-    """`sampling.seed is 1, was 0` for every value that differs."""
+def _differences(before: Any, now: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """`sampling.seed`, and `sampling.seed is 1, was 0`, for every value that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in sorted({*before, *now}):
-            yield from _changes(before.get(name), now.get(name), f"{where}.{name}" if where else name)
+            yield from _differences(before.get(name), now.get(name), f"{where}.{name}" if where else name)
     elif before != now:
-        yield f"{where} is {_short(now)}, was {_short(before)}"
+        yield where, f"{where} is {_short(now)}, was {_short(before)}"
 
 
 def _short(value: Any) -> str:
