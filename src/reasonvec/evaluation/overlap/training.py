@@ -131,9 +131,8 @@ def _next_line(stream: IO[bytes], file: Path, number: int) -> bytes:
 
 def _parsed(line: bytes, file: Path, number: int) -> Any:
     try:
-        text = line.decode(
-            "utf-8-sig" if number == 1 else "utf-8"
-        ).strip()  # editors of Windows begin files with a mark
+        # editors of Windows begin a file with a mark
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         value, end = _scan(text, 0)  # json.loads guesses encodings and looks for white space first: a tenth of the time
         if end < len(text):
             raise ValueError(f"something follows the value at character {end}")
