@@ -78,10 +78,12 @@ def warnings_of(record: dict[str, Any] | None, *, task: str, problems: int) -> t
     if record is None or not record["overlapping"]:
         return ()
     whole = record["counts"]["exact"] + record["counts"]["normalised"]
+    runs = record["overlapping"] - whole
+    how = [f"{whole} of them whole"] * (whole > 0) + [f"{runs} in a run of 8 words"] * (runs > 0)
     files = ", ".join(each["file"] for each in record["training_data"])
     return (
-        f"{record['overlapping']} of the {problems} problems of {task} overlap the training data ({files}): {whole} of "
-        f"them whole, the rest in a run of 8 words. A donor that saw them may remember answers; a gain here is no "
+        f"{record['overlapping']} of the {problems} problems of {task} overlap the training data ({files}): "
+        f"{', '.join(how)}. A donor that saw them may remember answers; a gain here is no "
         f"evidence of reasoning. `reasonvec overlap` lists them.",
     )
 

@@ -214,7 +214,7 @@ def test_declared_training_data_that_overlaps_is_recorded_and_told(problems, tmp
     assert record["ids"] == ["mine/0", "mine/2"]
     assert [each["rows"] for each in record["training_data"]] == [3]
     (told,) = but_length(found.warnings)
-    assert f"2 of the 7 problems of {problems} overlap the training data ({training}): 2 of them whole" in told
+    assert f"2 of the 7 problems of {problems} overlap the training data ({training}): 2 of them whole. A" in told
 
 
 def test_training_data_may_be_named_and_clean(target, problems, tmp_path):
