@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import signal
 import warnings
 from collections import namedtuple
@@ -16,7 +17,7 @@ from reasonvec.errors import CheckpointError, OutputError, VectorError
 from reasonvec.weights import apply, extract, output, transfer
 from reasonvec.weights.blocks import BLOCK
 from reasonvec.weights.safetensors_header import read_header
-from tests.checkpoints import BF16, everything_under, moved, random_tensors, write
+from tests.checkpoints import BF16, everything_under, moved, random_tensors, read, write
 
 CALLS = ("pwrite", "fsync", "ftruncate", "rename")
 """What changes the disk; a kill between any two of them is a different state to be left behind."""
@@ -210,9 +211,39 @@ def test_force_replaces_only_what_reasonvec_made(root):
         run("apply", root, root / "target/out")
 
 
+@pytest.mark.parametrize("operation", ["extract", "apply"])
+def test_a_kill_while_an_output_is_replaced_never_mixes_old_and_new(root, operation):
+    """At the last of the instants the old output lies where the new one was made."""
+    run(operation, root, root / "old", workers=1)
+    old = contents(root / "old")
+    changed = root / ("tuned" if operation == "extract" else "target")
+    shutil.rmtree(changed)
+    write(changed, moved(read(root / "base"), 5))
+    run(operation, root, root / "new", workers=1)
+    new = contents(root / "new")
+    calls = in_a_child(lambda: run(operation, root, root / "new", workers=1, force=True))
+    seen = []
+    for instant in range(calls - 3, calls + 1):
+        shutil.rmtree(root / "out", ignore_errors=True)
+        shutil.copytree(root / "old", root / "out")
+        in_a_child(lambda: run(operation, root, root / "out", workers=1, force=True), kill_at=instant)
+        seen.append(contents(root / "out") == new)
+        assert seen[-1] or contents(root / "out") == old
+        run(operation, root, root / "out", workers=1, force=True, resume=True)
+        assert contents(root / "out") == new
+        assert not [name for name in everything_under(root) if "partial" in name]
+    assert seen == [False, False, False, True]
+
+
 def test_a_missing_parent_is_a_clear_error(root):
-    with pytest.raises(OutputError, match="so out cannot be made in it"):
+    with pytest.raises(OutputError, match="so out cannot be made in it.* make it first: mkdir -p .*no/such"):
         run("apply", root, root / "no/such/out")
+
+
+def test_resuming_what_is_whole_says_so(root):
+    run("apply", root, root / "out")
+    with pytest.raises(OutputError, match=r"only when it is whole: there is nothing to resume.*--force"):
+        run("apply", root, root / "out", resume=True)
 
 
 @pytest.mark.parametrize(
