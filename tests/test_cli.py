@@ -73,6 +73,17 @@ def test_subtracting_is_alpha_minus_one(root):
     assert (minus != plus).any()
 
 
+def test_alpha_zero_says_that_nothing_was_requested(root):
+    result = run("apply", "--vector", "vector", "--alpha", "0", "--target", "target", "--out", "o")
+    assert "realised: no change was requested of any entry\n" in result.stderr
+
+
+def test_verify_says_what_was_verified_and_how(root):
+    told, checksums = (" ".join(run("verify", "vector", *more).stdout.split()) for more in ([], ["--checksums-only"]))
+    assert told.endswith("(vector, 8 tensors, computed again from the inputs, bit for bit).")
+    assert checksums.endswith("(vector, 8 tensors, by their checksums).")
+
+
 @pytest.mark.parametrize(
     ("status", "arguments", "words"),
     [
@@ -87,6 +98,10 @@ def test_subtracting_is_alpha_minus_one(root):
         (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--max-shard-size", "5XB"),
          "is not a size"),
         (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--skip", "lm_*"), "matches none"),
+        (2, ("apply", "--vector", "vector@0,5", "--target", "target", "--out", "o"), "'0,5' is not a number"),
+        (2, ("apply", "--vector", "vector@0.5", "--alpha", "2", "--target", "target", "--out", "o"),
+         "--alpha 2 would do nothing: every vector has an alpha of its own"),
+        (1, ("apply", "--vector", "vector", "--target", "target", "--out", "none/o"), "make it first: mkdir -p none"),
         (2, ("compare", "vector"), "at least two vectors"),
         (2, ("frobnicate",), "No such command"),
     ],

@@ -22,6 +22,9 @@ class Alpha(click.ParamType):  # type: ignore[type-arg]
         try:
             return location, float(alpha)
         except ValueError:
+            if (Path(location) / "vector.json").is_file():
+                told = f"{value!r}: {alpha!r} is not a number. Write {location}@0.5, or {location} alone."
+                self.fail(told, param, ctx)
             return value, None  # a Hub revision
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from reasonvec.cli.options import Alpha, access, applying, json_option, only, output, skip, workers
 from reasonvec.cli.printing import offer, print_json, progress_line, show, warn
@@ -57,6 +58,11 @@ def apply(as_json: bool, **arguments: Any) -> None:
     """Add vectors to a checkpoint: OUT = TARGET + ALPHA * VECTOR."""
     from reasonvec.weights import apply_sweep as run
 
+    given = click.get_current_context().get_parameter_source("alphas") is not ParameterSource.DEFAULT
+    if given and all(own is not None for _, own in arguments["vectors"]):
+        told = " ".join(f"--alpha {alpha:g}" for alpha in arguments["alphas"])
+        raise UsageError(f"{told} would do nothing: every vector has an alpha of its own, as in VECTOR@0.5. Leave out "
+                         f"--alpha, or the @ALPHA of the vector that is to take it.")  # fmt: skip
     _enhance(run, "applying", as_json, **arguments)
 
 
