@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from reasonvec.errors import CheckpointError, OutputError, VectorError
-from reasonvec.weights import apply, extract, output, transfer
+from reasonvec.weights import apply, apply_sweep, extract, output, transfer
 from reasonvec.weights.blocks import BLOCK
 from reasonvec.weights.safetensors_header import read_header
 from tests.checkpoints import BF16, everything_under, moved, random_tensors, read, write
@@ -244,6 +244,31 @@ def test_resuming_what_is_whole_says_so(root):
     run("apply", root, root / "out")
     with pytest.raises(OutputError, match=r"only when it is whole: there is nothing to resume.*--force"):
         run("apply", root, root / "out", resume=True)
+
+
+def test_of_several_outputs_those_that_are_not_there_yet_are_resumed(root, monkeypatch):
+    """Interrupted between the renames of two: as the message says, the alphas of the others are given again."""
+    publish, published = output.Staging.publish, []
+
+    def once(self, force):
+        if published:
+            raise KeyboardInterrupt
+        published.append(self.out)
+        publish(self, force)
+
+    (root / "outs").mkdir()
+    where = {"vectors": [(root / "vector", None)], "target": root / "target", "out": root / "outs/{alpha}"}
+    monkeypatch.setattr(output.Staging, "publish", once)
+    with pytest.raises(KeyboardInterrupt):
+        apply_sweep(**where, alphas=[0.5, 0.7])
+    monkeypatch.setattr(output.Staging, "publish", publish)
+    with pytest.raises(OutputError, match=f"{published[0]} exists already.* leave out those whose output exists"):
+        apply_sweep(**where, alphas=[0.5, 0.7], resume=True)
+    other = {"0.5": 0.7, "0.7": 0.5}[published[0].name]
+    apply_sweep(**where, alphas=[other], resume=True)
+    run("apply", root, root / "whole")
+    assert contents(root / "outs/0.7") == contents(root / "whole")
+    assert everything_under(root / "outs")[0] == "0.5"
 
 
 @pytest.mark.parametrize(
