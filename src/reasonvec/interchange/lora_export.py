@@ -26,6 +26,7 @@ from reasonvec.weights.provenance import absolute, check_unchanged, input_identi
 from reasonvec.weights.receipt import FORMAT_VERSION, RECEIPT
 from reasonvec.weights.safetensors_header import format_header
 from reasonvec.weights.sources import StoredDeltas
+from reasonvec.weights.stores import local_directory
 from reasonvec.weights.vector import Delta, Vector
 from reasonvec.weights.vector_writer import file_checksums
 
@@ -153,12 +154,13 @@ def export_lora(
     `target_modules` are globs over the names of modules or of their last parts. Factors are found by a randomised
     method that `seed` fixes. Memory: the factors of one matrix.
 
-    Raises UsageError for a rank below 1 and for a pattern that matches nothing, IncompatibleError if no matrix of the
-    vector is left to hold, VectorError for a damaged vector, OutputError if `out` cannot be written.
+    Raises UsageError for a rank below 1, a pattern that matches nothing and an `out` in a store, IncompatibleError if
+    no matrix of the vector is left to hold, VectorError for a damaged vector, OutputError if `out` cannot be written.
     """
     if rank < 1:
         raise UsageError(f"--rank is {rank}; an adapter has at least rank 1.")
-    opened, out = locate_vector(vector, offline=offline), Path(out)
+    out = local_directory(out, "--out")
+    opened = locate_vector(vector, offline=offline)
     check_output(out, force=force, inputs=(opened.path,))
     modules, left_out = _plan(opened, rank, tuple(target_modules))
     identity = input_identity([opened])
