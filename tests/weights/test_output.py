@@ -244,6 +244,12 @@ def test_resuming_what_is_whole_says_so(root):
     run("apply", root, root / "out")
     with pytest.raises(OutputError, match=r"only when it is whole: there is nothing to resume.*--force"):
         run("apply", root, root / "out", resume=True)
+    calls = in_a_child(lambda: run("apply", root, root / "killed", workers=1, force=True))
+    shutil.rmtree(root / "killed")
+    in_a_child(lambda: run("apply", root, root / "killed", workers=1), kill_at=calls)  # after the rename
+    assert contents(root / "killed") == contents(root / "out")
+    with pytest.raises(OutputError, match=r"nothing to resume.* \S+/\.killed\.reasonvec-partial, .* can be removed"):
+        run("apply", root, root / "killed", resume=True)
 
 
 def test_of_several_outputs_those_that_are_not_there_yet_are_resumed(root, monkeypatch):

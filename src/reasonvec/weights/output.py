@@ -406,10 +406,13 @@ def check_output(out: Out, *, force: bool, resume: bool = False, inputs: Sequenc
         return
     if not force:
         if resume and any((out / mark).is_file() for mark in _MARKS):
+            left = staging_root(out)
+            whole = left.is_dir() and not (left / "output").exists()
             raise OutputError(
                 f"{out} exists already, and an output has its name only when it is whole: there is nothing to resume. "
                 f"`reasonvec verify {shlex.quote(str(out))}` holds it against its inputs. Of several --alpha leave out "
                 f"those whose output exists; or pass --force to make it again."
+                + (f" {left}, which is left of the run that made it, can be removed." if whole else "")
             )
         raise OutputError(f"{out} exists already and is never overwritten. Choose another --out, or pass --force.")
     ours = out.is_dir() and (not any(out.iterdir()) or any((out / mark).is_file() for mark in _MARKS))
