@@ -84,6 +84,17 @@ def test_verify_says_what_was_verified_and_how(root):
     assert checksums.endswith("(vector, 8 tensors, by their checksums).")
 
 
+@pytest.mark.parametrize("seed", ["0", "18446744073709551615"])
+def test_every_seed_that_is_taken_makes_what_verifies(root, seed):
+    for command, out in (
+        (("apply", "--vector", "vector", "--target", "target", "--rounding", "stochastic"), "enhanced"),
+        (("compress", "vector", "--density", "0.5", "--select", "random"), "compressed"),
+        (("control", "vector", "--kind", "random"), "control"),
+    ):
+        assert run(*command, "--seed", seed, "--out", out).exit_code == 0
+        assert run("verify", out, "--checksums-only").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("status", "arguments", "words"),
     [
@@ -102,6 +113,12 @@ def test_verify_says_what_was_verified_and_how(root):
         (2, ("apply", "--vector", "vector@0.5", "--alpha", "2", "--target", "target", "--out", "o"),
          "--alpha 2 would do nothing: every vector has an alpha of its own"),
         (1, ("apply", "--vector", "vector", "--target", "target", "--out", "none/o"), "make it first: mkdir -p none"),
+        *((2, (*command, "--seed", seed, "--out", "o"), f"seed is {seed}; it must be a whole number from 0 to 2^64 - 1")
+          for seed in ("-1", "18446744073709551616")
+          for command in (("apply", "--vector", "vector", "--target", "target", "--rounding", "stochastic"),
+                          ("compress", "vector", "--density", "0.5", "--select", "random"),
+                          ("control", "vector", "--kind", "random"), ("control", "vector", "--kind", "permuted"),
+                          ("export", "lora", "vector", "--rank", "2"))),
         (2, ("compare", "vector"), "at least two vectors"),
         (2, ("frobnicate",), "No such command"),
     ],

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.weights.alignment import Misfit, NameFilter, Twins, listing, match_names
-from reasonvec.weights.arithmetic import stream_key
+from reasonvec.weights.arithmetic import check_seed, stream_key
 from reasonvec.weights.blocks import Scratch, Workers
 from reasonvec.weights.checkpoint import INDEX, SINGLE, Checkpoint, TensorReader, layer_of, tensor_reader
 from reasonvec.weights.compatibility import donor_findings, includes_embedding
@@ -79,6 +79,7 @@ class Options:
             raise UsageError(f"rounding is nearest or stochastic, not {self.rounding!r}.")
         if self.dtype not in ("keep", "float32", "bfloat16", "float16"):
             raise UsageError(f"dtype is keep, float32, bfloat16 or float16, not {self.dtype!r}.")
+        check_seed(self.seed)
         if self.max_shard_bytes < 1:
             raise UsageError("the largest shard size must be positive.")
 
