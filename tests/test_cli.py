@@ -1,6 +1,7 @@
 """The commands as a user meets them: what goes to stdout, exit statuses, no tracebacks, help."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,13 @@ def test_subtracting_is_alpha_minus_one(root):
     assert (minus != plus).any()
 
 
+def test_the_next_command_can_be_pasted(root):
+    result = run("extract", "--tuned", "tuned", "--base", "base", "--out", "my vector")
+    offered = [line.removeprefix("Next: ").strip() for line in result.stderr.splitlines() if "reasonvec apply" in line]
+    words = [word.replace("TARGET", "target").replace("ENHANCED", "my model") for word in shlex.split(offered[0])[1:]]
+    assert "Next: reasonvec verify 'my model'\n" in run(*words).stderr
+
+
 def test_alpha_zero_says_that_nothing_was_requested(root):
     result = run("apply", "--vector", "vector", "--alpha", "0", "--target", "target", "--out", "o")
     assert "realised: no change was requested of any entry\n" in result.stderr
@@ -108,6 +116,10 @@ def test_every_seed_that_is_taken_makes_what_verifies(root, seed):
         (2, ("apply", "--vector", "vector@nan", "--target", "target", "--out", "o"), "must be a finite number"),
         (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--max-shard-size", "5XB"),
          "is not a size"),
+        (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--max-shard-size", "99999999TB"),
+         "bytes; it must be from 1 to 2^64 - 1, which is what a receipt can record"),
+        (2, ("apply", "--vector", "vector", "--target", "target", "--alpha", "0.1", "--alpha", "0.10000001",
+             "--out", "{alpha}"), "two of the alphas are equal to six digits"),
         (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--skip", "lm_*"), "matches none"),
         (2, ("apply", "--vector", "vector@0,5", "--target", "target", "--out", "o"), "'0,5' is not a number"),
         (2, ("apply", "--vector", "vector@0.5", "--alpha", "2", "--target", "target", "--out", "o"),

@@ -1,5 +1,6 @@
 """The commands that read and write what other tools use: import and export."""
 
+import shlex
 from typing import Any
 
 import click
@@ -33,8 +34,9 @@ def import_lora(adapter: str, as_json: bool, **arguments: Any) -> None:
         print_json(imported.to_json())
         return
     show(tables.lora_import(imported))
-    offer(f"reasonvec check --vector {arguments['out']} --target TARGET",
-          f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
+    made = shlex.quote(arguments["out"])
+    offer(f"reasonvec check --vector {made} --target TARGET",
+          f"reasonvec apply --vector {made} --target TARGET --out ENHANCED")  # fmt: skip
 
 
 @import_.command(name="dcp")
@@ -65,7 +67,8 @@ def import_dcp(directory: str, as_json: bool, **arguments: Any) -> None:
         print_json(imported.to_json())
         return
     show(tables.dcp_import(imported))
-    offer(f"reasonvec extract --tuned {arguments['out']} --base {arguments['like']} --out VECTOR")
+    tuned, base = shlex.quote(arguments["out"]), shlex.quote(arguments["like"])
+    offer(f"reasonvec extract --tuned {tuned} --base {base} --out VECTOR")
 
 
 @main.group()

@@ -1,5 +1,6 @@
 """The commands on weights: extract, apply, transfer, check, inspect, compare, compress, verify."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ def extract(as_json: bool, **arguments: Any) -> None:
         print_json(extraction.to_json())
         return
     show(tables.extraction(extraction))
-    offer(f"reasonvec check --vector {arguments['out']} --target TARGET",
-          f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
+    made = shlex.quote(arguments["out"])
+    offer(f"reasonvec check --vector {made} --target TARGET",
+          f"reasonvec apply --vector {made} --target TARGET --out ENHANCED")  # fmt: skip
 
 
 @main.command()
@@ -105,7 +107,7 @@ def _enhance(run: Callable[..., Any], verb: str, as_json: bool, **arguments: Any
     for application in applications:
         show(tables.application(application))
     if not arguments["dry_run"]:
-        offer(*(f"reasonvec verify {application.out}" for application in applications))
+        offer(*(f"reasonvec verify {shlex.quote(str(application.out))}" for application in applications))
 
 
 @main.command()
@@ -211,7 +213,7 @@ def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
         print_json(compression.to_json())
         return
     show(tables.compression(compression, tensors=tensors))
-    offer(f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")
+    offer(f"reasonvec apply --vector {shlex.quote(arguments['out'])} --target TARGET --out ENHANCED")
 
 
 @main.command()
@@ -232,7 +234,7 @@ def control(vector: str, kind: str, **arguments: Any) -> None:
     write = {"random": write_random, "permuted": write_permuted}[kind]
     made = write(vector=vector, **arguments)
     click.echo(made.location)
-    offer(f"reasonvec evaluate TARGET --vector {arguments['out']} --alpha ALPHA --task NAME --out RUN")
+    offer(f"reasonvec evaluate TARGET --vector {shlex.quote(arguments['out'])} --alpha ALPHA --task NAME --out RUN")
 
 
 @main.command()

@@ -110,7 +110,11 @@ def outputs(out: str | Path, alphas: Sequence[float], *, offline: bool = False) 
     """The place of the output of each alpha. Raises UsageError unless they are distinct."""
     found = [destination(str(out).replace(PLACE, f"{alpha:g}"), offline=offline) for alpha in alphas]
     if len(set(found)) < len(found):
-        what = f"--out {out} has no {PLACE} in it" if PLACE not in str(out) else "two of the alphas are equal"
+        what = (
+            f"--out {out} has no {PLACE} in it"
+            if PLACE not in str(out)
+            else "two of the alphas are equal to six digits"
+        )
         raise UsageError(
             f"{len(alphas)} alphas ({', '.join(f'{alpha:g}' for alpha in alphas)}) need as many outputs, and {what}. "
             f"Write --out 'DIR/{PLACE}'."

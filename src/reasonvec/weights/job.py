@@ -80,8 +80,9 @@ class Options:
         if self.dtype not in ("keep", "float32", "bfloat16", "float16"):
             raise UsageError(f"dtype is keep, float32, bfloat16 or float16, not {self.dtype!r}.")
         check_seed(self.seed)
-        if self.max_shard_bytes < 1:
-            raise UsageError("the largest shard size must be positive.")
+        if not 1 <= self.max_shard_bytes < 1 << 64:
+            raise UsageError(f"the largest shard size is {self.max_shard_bytes} bytes; it must be from 1 to 2^64 - 1, "
+                             f"which is what a receipt can record.")  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """As the receipt holds it."""
