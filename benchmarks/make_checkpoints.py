@@ -39,7 +39,16 @@ TOKENIZER = {
     "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"},
 }  # fmt: skip
 # standard deviation of the step, relative to a weight's, that leaves a share of bfloat16 entries unchanged
-STEP_FOR = {0.55: 0.0025, 0.6: 0.0021, 0.8: 0.00088, 0.88: 0.0005, 0.9: 0.0004, 0.94: 0.00024, 0.95: 0.0002}
+STEP_FOR = {
+    0.55: 0.0025,
+    0.6: 0.0021,
+    0.77: 0.00102,
+    0.8: 0.00088,
+    0.88: 0.0005,
+    0.9: 0.0004,
+    0.94: 0.00024,
+    0.95: 0.0002,
+}
 
 
 def make(

@@ -16,8 +16,6 @@ MOST = {1: 64.0}
 MOST_OTHERWISE = 128.0
 UNCHANGED = {55: 24.0, 77: 13.5, 88: 8.0, 94: 4.5}
 """Percent of entries unchanged -> most percent of the dense bfloat16 size that a sparse vector may take."""
-MADE_WITH = {55: 0.55, 77: 0.8, 88: 0.88, 94: 0.94}
-"""The same -> `--unchanged` of make_checkpoints.py, which is nominal."""
 MIB = 1 << 20
 
 
@@ -159,7 +157,7 @@ def _sparse_sizes(shop: Workshop, part: Part) -> None:
     shape = shop.shapes_or(*SHAPES)[0]
     for percent, most in UNCHANGED.items():
         name = f"unchanged-{percent}"
-        models = shop.make(name, "--shape", shape, "--shards", "1", "--unchanged", str(MADE_WITH[percent]))
+        models = shop.make(name, "--shape", shape, "--shards", "1", "--unchanged", str(percent / 100))
         vector = shop.scratch / "vector"
         try:
             shop.prepare(ours(shop, models).extract(vector, "sparse"))

@@ -1,6 +1,7 @@
 """The commands as a user meets them: what goes to stdout, exit statuses, no tracebacks, help."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,35 @@ def test_subtracting_is_alpha_minus_one(root):
     assert (minus != plus).any()
 
 
+def test_the_next_command_can_be_pasted(root):
+    result = run("extract", "--tuned", "tuned", "--base", "base", "--out", "my vector")
+    offered = [line.removeprefix("Next: ").strip() for line in result.stderr.splitlines() if "reasonvec apply" in line]
+    words = [word.replace("TARGET", "target").replace("ENHANCED", "my model") for word in shlex.split(offered[0])[1:]]
+    assert "Next: reasonvec verify 'my model'\n" in run(*words).stderr
+
+
+def test_alpha_zero_says_that_nothing_was_requested(root):
+    result = run("apply", "--vector", "vector", "--alpha", "0", "--target", "target", "--out", "o")
+    assert "realised: no change was requested of any entry\n" in result.stderr
+
+
+def test_verify_says_what_was_verified_and_how(root):
+    told, checksums = (" ".join(run("verify", "vector", *more).stdout.split()) for more in ([], ["--checksums-only"]))
+    assert told.endswith("(vector, 8 tensors, computed again from the inputs, bit for bit).")
+    assert checksums.endswith("(vector, 8 tensors, by their checksums).")
+
+
+@pytest.mark.parametrize("seed", ["0", "18446744073709551615"])
+def test_every_seed_that_is_taken_makes_what_verifies(root, seed):
+    for command, out in (
+        (("apply", "--vector", "vector", "--target", "target", "--rounding", "stochastic"), "enhanced"),
+        (("compress", "vector", "--density", "0.5", "--select", "random"), "compressed"),
+        (("control", "vector", "--kind", "random"), "control"),
+    ):
+        assert run(*command, "--seed", seed, "--out", out).exit_code == 0
+        assert run("verify", out, "--checksums-only").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("status", "arguments", "words"),
     [
@@ -86,7 +116,21 @@ def test_subtracting_is_alpha_minus_one(root):
         (2, ("apply", "--vector", "vector@nan", "--target", "target", "--out", "o"), "must be a finite number"),
         (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--max-shard-size", "5XB"),
          "is not a size"),
+        (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--max-shard-size", "99999999TB"),
+         "bytes; it must be from 1 to 2^64 - 1, which is what a receipt can record"),
+        (2, ("apply", "--vector", "vector", "--target", "target", "--alpha", "0.1", "--alpha", "0.10000001",
+             "--out", "{alpha}"), "two of the alphas are equal to six digits"),
         (2, ("apply", "--vector", "vector", "--target", "target", "--out", "o", "--skip", "lm_*"), "matches none"),
+        (2, ("apply", "--vector", "vector@0,5", "--target", "target", "--out", "o"), "'0,5' is not a number"),
+        (2, ("apply", "--vector", "vector@0.5", "--alpha", "2", "--target", "target", "--out", "o"),
+         "--alpha 2 would do nothing: every vector has an alpha of its own"),
+        (1, ("apply", "--vector", "vector", "--target", "target", "--out", "none/o"), "make it first: mkdir -p none"),
+        *((2, (*command, "--seed", seed, "--out", "o"), f"seed is {seed}; it must be a whole number from 0 to 2^64 - 1")
+          for seed in ("-1", "18446744073709551616")
+          for command in (("apply", "--vector", "vector", "--target", "target", "--rounding", "stochastic"),
+                          ("compress", "vector", "--density", "0.5", "--select", "random"),
+                          ("control", "vector", "--kind", "random"), ("control", "vector", "--kind", "permuted"),
+                          ("export", "lora", "vector", "--rank", "2"))),
         (2, ("compare", "vector"), "at least two vectors"),
         (2, ("frobnicate",), "No such command"),
     ],

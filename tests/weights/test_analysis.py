@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,46 @@ def test_a_matrix_of_rank_one_has_all_energy_in_one_value(tmp_path: Path) -> Non
 def test_stacked_experts_have_singular_values_of_their_own(tmp_path: Path, columns: int) -> None:
     delta = np.stack([decaying((60, columns), power, size) for power, size in ((0.5, 1e-3), (2.0, 3e-3), (1.0, 1e-3))])
     assert energy_of(tmp_path, delta) == pytest.approx(energy_by_svd(*delta), rel=0.01)
+
+
+@pytest.mark.parametrize("columns", [40, 250])
+def test_experts_in_groups_have_the_energy_of_all_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    delta = np.stack([decaying((60, columns), power, 1e-3) for power in (0.5, 2.0, 1.0, 0.7, 0.2)])
+    vector = make_vector(tmp_path, {"w.weight": np.zeros_like(delta)}, {"w.weight": delta})
+    whole = inspect(vector).tensors[0].energy
+    assert list(spectrum._groups(spectrum.Stack(*delta.shape))) == [range(5)]
+    monkeypatch.setattr(spectrum, "SKETCH_NUMBERS", 2 * columns * min(columns, 32))  # one or two at a time
+    assert inspect(vector).tensors[0].energy == pytest.approx(whole, rel=1e-6)
+
+
+def test_memory_does_not_grow_with_the_number_of_experts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spectrum, "SKETCH_NUMBERS", 1 << 16)
+    peaks = {}
+    for count in (8, 48):
+        (tmp_path / str(count)).mkdir()
+        delta = np.random.default_rng(0).standard_normal((count, 8, 1024)).astype(F32)
+        vector = make_vector(tmp_path / str(count), {"w.weight": np.zeros_like(delta)}, {"w.weight": delta})
+        tracemalloc.start()
+        inspect(vector)
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[48] < peaks[8] + 2_000_000  # all 48 sketches together take 75 million bytes
+
+
+def test_a_flipped_byte_is_found_in_a_stack_that_is_read_in_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delta = np.random.default_rng(0).standard_normal((3, 20, 200)).astype(F32)
+    vector = make_vector(tmp_path, {"w.weight": np.zeros_like(delta)}, {"w.weight": delta}, encoding="dense")
+    file = next(vector.glob("*.safetensors"))
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    monkeypatch.setattr(spectrum, "SKETCH_NUMBERS", 1)
+    with pytest.raises(VectorError, match="does not match its checksum"):
+        inspect(vector)
 
 
 def test_blocks_of_rows_and_the_seed_change_nothing_that_matters(

@@ -300,6 +300,8 @@ def test_several_alphas_need_as_many_outputs(donors):
     ):
         with pytest.raises(UsageError, match=words):
             apply_sweep(vectors=[(root / "vector", None)], alphas=alphas, target=root / "target", out=root / out)
+    with pytest.raises(UsageError, match=r"none takes the 2 alphas 0.5, 1 and all outputs would be equal"):
+        apply_sweep(vectors=[(root / "vector", 0.3)], alphas=[0.5, 1.0], target=root / "target", out=root / "{alpha}")
     assert everything_under(root) == before
 
 

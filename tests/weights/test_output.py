@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import signal
 import warnings
 from collections import namedtuple
@@ -13,10 +14,10 @@ import numpy as np
 import pytest
 
 from reasonvec.errors import CheckpointError, OutputError, VectorError
-from reasonvec.weights import apply, extract, output, transfer
+from reasonvec.weights import apply, apply_sweep, extract, output, transfer
 from reasonvec.weights.blocks import BLOCK
 from reasonvec.weights.safetensors_header import read_header
-from tests.checkpoints import BF16, everything_under, moved, random_tensors, write
+from tests.checkpoints import BF16, everything_under, moved, random_tensors, read, write
 
 CALLS = ("pwrite", "fsync", "ftruncate", "rename")
 """What changes the disk; a kill between any two of them is a different state to be left behind."""
@@ -210,9 +211,70 @@ def test_force_replaces_only_what_reasonvec_made(root):
         run("apply", root, root / "target/out")
 
 
+@pytest.mark.parametrize("operation", ["extract", "apply"])
+def test_a_kill_while_an_output_is_replaced_never_mixes_old_and_new(root, operation):
+    """At the last of the instants the old output lies where the new one was made."""
+    run(operation, root, root / "old", workers=1)
+    old = contents(root / "old")
+    changed = root / ("tuned" if operation == "extract" else "target")
+    shutil.rmtree(changed)
+    write(changed, moved(read(root / "base"), 5))
+    run(operation, root, root / "new", workers=1)
+    new = contents(root / "new")
+    calls = in_a_child(lambda: run(operation, root, root / "new", workers=1, force=True))
+    seen = []
+    for instant in range(calls - 3, calls + 1):
+        shutil.rmtree(root / "out", ignore_errors=True)
+        shutil.copytree(root / "old", root / "out")
+        in_a_child(lambda: run(operation, root, root / "out", workers=1, force=True), kill_at=instant)
+        seen.append(contents(root / "out") == new)
+        assert seen[-1] or contents(root / "out") == old
+        run(operation, root, root / "out", workers=1, force=True, resume=True)
+        assert contents(root / "out") == new
+        assert not [name for name in everything_under(root) if "partial" in name]
+    assert seen == [False, False, False, True]
+
+
 def test_a_missing_parent_is_a_clear_error(root):
-    with pytest.raises(OutputError, match="so out cannot be made in it"):
+    with pytest.raises(OutputError, match="so out cannot be made in it.* make it first: mkdir -p .*no/such"):
         run("apply", root, root / "no/such/out")
+
+
+def test_resuming_what_is_whole_says_so(root):
+    run("apply", root, root / "out")
+    with pytest.raises(OutputError, match=r"only when it is whole: there is nothing to resume.*--force"):
+        run("apply", root, root / "out", resume=True)
+    calls = in_a_child(lambda: run("apply", root, root / "killed", workers=1, force=True))
+    shutil.rmtree(root / "killed")
+    in_a_child(lambda: run("apply", root, root / "killed", workers=1), kill_at=calls)  # after the rename
+    assert contents(root / "killed") == contents(root / "out")
+    with pytest.raises(OutputError, match=r"nothing to resume.* \S+/\.killed\.reasonvec-partial, .* can be removed"):
+        run("apply", root, root / "killed", resume=True)
+
+
+def test_of_several_outputs_those_that_are_not_there_yet_are_resumed(root, monkeypatch):
+    """Interrupted between the renames of two: as the message says, the alphas of the others are given again."""
+    publish, published = output.Staging.publish, []
+
+    def once(self, force):
+        if published:
+            raise KeyboardInterrupt
+        published.append(self.out)
+        publish(self, force)
+
+    (root / "outs").mkdir()
+    where = {"vectors": [(root / "vector", None)], "target": root / "target", "out": root / "outs/{alpha}"}
+    monkeypatch.setattr(output.Staging, "publish", once)
+    with pytest.raises(KeyboardInterrupt):
+        apply_sweep(**where, alphas=[0.5, 0.7])
+    monkeypatch.setattr(output.Staging, "publish", publish)
+    with pytest.raises(OutputError, match=f"{published[0]} exists already.* leave out those whose output exists"):
+        apply_sweep(**where, alphas=[0.5, 0.7], resume=True)
+    other = {"0.5": 0.7, "0.7": 0.5}[published[0].name]
+    apply_sweep(**where, alphas=[other], resume=True)
+    run("apply", root, root / "whole")
+    assert contents(root / "outs/0.7") == contents(root / "whole")
+    assert everything_under(root / "outs")[0] == "0.5"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """The commands that read and write what other tools use: import and export."""
 
+import shlex
 from typing import Any
 
 import click
 
-from reasonvec.cli.options import Size, access, json_option, output, workers
+from reasonvec.cli.options import Size, access, json_option, local_output, workers
 from reasonvec.cli.printing import offer, print_json, progress_line, show, warn
 from reasonvec.cli.program import main
 
@@ -17,7 +18,7 @@ def import_() -> None:
 @import_.command(name="lora")
 @click.argument("adapter", metavar="ADAPTER")
 @click.option("--base", required=True, metavar="DIR", help="The checkpoint that the adapter was trained on.")
-@output
+@local_output
 @workers
 @access
 @json_option
@@ -33,15 +34,16 @@ def import_lora(adapter: str, as_json: bool, **arguments: Any) -> None:
         print_json(imported.to_json())
         return
     show(tables.lora_import(imported))
-    offer(f"reasonvec check --vector {arguments['out']} --target TARGET",
-          f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
+    made = shlex.quote(arguments["out"])
+    offer(f"reasonvec check --vector {made} --target TARGET",
+          f"reasonvec apply --vector {made} --target TARGET --out ENHANCED")  # fmt: skip
 
 
 @import_.command(name="dcp")
 @click.argument("directory", metavar="DIR")
 @click.option("--like", required=True, metavar="CHECKPOINT",
               help="The checkpoint it was trained from: gives names, configuration and tokenizer.")  # fmt: skip
-@output
+@local_output
 @click.option("--dtype", type=click.Choice(["keep", "float32", "bfloat16", "float16"]), default="keep",
               show_default=True, help="Of the output's floating-point tensors.")  # fmt: skip
 @click.option("--prefix", help="What stands before the model's names, where that is not found by itself.")
@@ -65,7 +67,8 @@ def import_dcp(directory: str, as_json: bool, **arguments: Any) -> None:
         print_json(imported.to_json())
         return
     show(tables.dcp_import(imported))
-    offer(f"reasonvec extract --tuned {arguments['out']} --base {arguments['like']} --out VECTOR")
+    tuned, base = shlex.quote(arguments["out"]), shlex.quote(arguments["like"])
+    offer(f"reasonvec extract --tuned {tuned} --base {base} --out VECTOR")
 
 
 @main.group()
@@ -76,7 +79,7 @@ def export() -> None:
 @export.command(name="lora")
 @click.argument("vector", metavar="VECTOR")
 @click.option("--rank", required=True, type=int, help="Of each pair of factors, at most.")
-@output
+@local_output
 @click.option("--target-modules", multiple=True, metavar="GLOB",
               help="Take these modules only, by name or last part. May be repeated.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the randomised singular vectors.")

@@ -22,6 +22,9 @@ class Alpha(click.ParamType):  # type: ignore[type-arg]
         try:
             return location, float(alpha)
         except ValueError:
+            if (Path(location) / "vector.json").is_file():
+                told = f"{value!r}: {alpha!r} is not a number. Write {location}@0.5, or {location} alone."
+                self.fail(told, param, ctx)
             return value, None  # a Hub revision
 
 
@@ -55,10 +58,17 @@ access = options(
     click.option("--offline", is_flag=True, help="Never ask the Hub or a store; use what is in the Hub's cache."),
     click.option("--follow-links", is_flag=True, help="Follow symbolic links that leave a checkpoint's directory."),
 )
-output = options(
-    click.option("--out", required=True, metavar="DIR", help="The new directory to write, or an address in a store."),
+_going_on = options(
     click.option("--resume", is_flag=True, help="Continue a run that was interrupted."),
     click.option("--force", is_flag=True, help="Replace an existing output, or drop an interrupted run."),
+)
+output = options(
+    click.option("--out", required=True, metavar="DIR", help="The new directory to write, or an address in a store."),
+    _going_on,
+)
+local_output = options(
+    click.option("--out", required=True, metavar="DIR", help="The new directory to write, on this machine."),
+    _going_on,
 )
 workers = click.option("--workers", type=click.IntRange(1, 64), metavar="N",
                         help="Threads that share the work. Default: one for each processor, at most 4.")  # fmt: skip

@@ -1,10 +1,12 @@
 """The commands on weights: extract, apply, transfer, check, inspect, compare, compress, verify."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from reasonvec.cli.options import Alpha, access, applying, json_option, only, output, skip, workers
 from reasonvec.cli.printing import offer, print_json, progress_line, show, warn
@@ -42,8 +44,9 @@ def extract(as_json: bool, **arguments: Any) -> None:
         print_json(extraction.to_json())
         return
     show(tables.extraction(extraction))
-    offer(f"reasonvec check --vector {arguments['out']} --target TARGET",
-          f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")  # fmt: skip
+    made = shlex.quote(arguments["out"])
+    offer(f"reasonvec check --vector {made} --target TARGET",
+          f"reasonvec apply --vector {made} --target TARGET --out ENHANCED")  # fmt: skip
 
 
 @main.command()
@@ -57,6 +60,11 @@ def apply(as_json: bool, **arguments: Any) -> None:
     """Add vectors to a checkpoint: OUT = TARGET + ALPHA * VECTOR."""
     from reasonvec.weights import apply_sweep as run
 
+    given = click.get_current_context().get_parameter_source("alphas") is not ParameterSource.DEFAULT
+    if given and all(own is not None for _, own in arguments["vectors"]):
+        told = " ".join(f"--alpha {alpha:g}" for alpha in arguments["alphas"])
+        raise UsageError(f"{told} would do nothing: every vector has an alpha of its own, as in VECTOR@0.5. Leave out "
+                         f"--alpha, or the @ALPHA of the vector that is to take it.")  # fmt: skip
     _enhance(run, "applying", as_json, **arguments)
 
 
@@ -99,7 +107,7 @@ def _enhance(run: Callable[..., Any], verb: str, as_json: bool, **arguments: Any
     for application in applications:
         show(tables.application(application))
     if not arguments["dry_run"]:
-        offer(*(f"reasonvec verify {application.out}" for application in applications))
+        offer(*(f"reasonvec verify {shlex.quote(str(application.out))}" for application in applications))
 
 
 @main.command()
@@ -205,7 +213,7 @@ def compress(tensors: bool, as_json: bool, **arguments: Any) -> None:
         print_json(compression.to_json())
         return
     show(tables.compression(compression, tensors=tensors))
-    offer(f"reasonvec apply --vector {arguments['out']} --target TARGET --out ENHANCED")
+    offer(f"reasonvec apply --vector {shlex.quote(arguments['out'])} --target TARGET --out ENHANCED")
 
 
 @main.command()
@@ -226,7 +234,7 @@ def control(vector: str, kind: str, **arguments: Any) -> None:
     write = {"random": write_random, "permuted": write_permuted}[kind]
     made = write(vector=vector, **arguments)
     click.echo(made.location)
-    offer(f"reasonvec evaluate TARGET --vector {arguments['out']} --alpha ALPHA --task NAME --out RUN")
+    offer(f"reasonvec evaluate TARGET --vector {shlex.quote(arguments['out'])} --alpha ALPHA --task NAME --out RUN")
 
 
 @main.command()

@@ -20,6 +20,7 @@ from reasonvec.weights.dtypes import FLOATS
 from reasonvec.weights.files import check_inside
 from reasonvec.weights.hub import locate_directory
 from reasonvec.weights.safetensors_header import TensorEntry, read_header
+from reasonvec.weights.stores import local_directory
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -87,8 +88,10 @@ def open_adapter(location: str | Path, *, offline: bool = False, follow_links: b
     """Read and check configuration and header of a peft LoRA adapter: a directory, or `owner/name` on the Hub.
 
     Raises CheckpointError for a directory that is none, a pickled one, another kind than LoRA, a variant that is not a
-    fixed difference of weights (DoRA and others), factors that do not belong together or dtypes that are no floats.
+    fixed difference of weights (DoRA and others), factors that do not belong together or dtypes that are no floats;
+    UsageError for an address in a store.
     """
+    local_directory(location, "The adapter")
     path, revision = locate_directory(location, offline=offline)
     _check_present(path)
     root = path.resolve()

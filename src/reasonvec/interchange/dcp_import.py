@@ -28,6 +28,7 @@ from reasonvec.weights.output import Staging, check_output, staged
 from reasonvec.weights.provenance import absolute, check_unchanged, input_identity, tool
 from reasonvec.weights.receipt import FORMAT_VERSION, RECEIPT
 from reasonvec.weights.safetensors_header import format_header
+from reasonvec.weights.stores import local_directory
 from reasonvec.weights.vector_writer import file_checksums
 
 FORMAT = "reasonvec.conversion"
@@ -96,13 +97,15 @@ def import_dcp(
     leave out; `dtype` rounds floating-point tensors to `float32`, `bfloat16` or `float16`. Memory: one tensor. Nothing
     is unpickled.
 
-    Raises CheckpointError for damaged or unsafe input, NaN, infinity and values beyond the range of `dtype`;
-    IncompatibleError listing every tensor that differs from those of `like`; OutputError if `out` cannot be written.
+    Raises UsageError if `directory` or `out` is an address in a store; CheckpointError for damaged or unsafe input,
+    NaN, infinity and values beyond the range of `dtype`; IncompatibleError listing every tensor that differs from those
+    of `like`; OutputError if `out` cannot be written.
     """
     if dtype not in ("keep", "float32", "bfloat16", "float16"):
         raise UsageError(f"dtype is keep, float32, bfloat16 or float16, not {dtype!r}.")
-    stored = open_dcp(Path(directory), follow_links=follow_links)
-    model, out = locate_checkpoint(like, offline=offline, follow_links=follow_links), Path(out)
+    out = local_directory(out, "--out")
+    stored = open_dcp(local_directory(directory, "The distributed checkpoint"), follow_links=follow_links)
+    model = locate_checkpoint(like, offline=offline, follow_links=follow_links)
     check_output(out, force=force, inputs=(stored.path, model.path))
     plan = _plan(stored, model, prefix, skip)
     formats = {name: _out_dtype(tensor, dtype) for name, tensor in plan.sources.items()}

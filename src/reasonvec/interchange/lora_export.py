@@ -17,6 +17,7 @@ from reasonvec.interchange.adapter import CONFIG, CONV1D_MODELS, PREFIX, WEIGHTS
 from reasonvec.interchange.factors import Factors, factorise
 from reasonvec.interchange.ties import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, module_of
 from reasonvec.weights.alignment import may_tie
+from reasonvec.weights.arithmetic import check_seed
 from reasonvec.weights.checkpoint import Checkpoint, tensor_reader
 from reasonvec.weights.documents import format_document
 from reasonvec.weights.hub import is_hub_id, locate_vector
@@ -26,6 +27,7 @@ from reasonvec.weights.provenance import absolute, check_unchanged, input_identi
 from reasonvec.weights.receipt import FORMAT_VERSION, RECEIPT
 from reasonvec.weights.safetensors_header import format_header
 from reasonvec.weights.sources import StoredDeltas
+from reasonvec.weights.stores import local_directory
 from reasonvec.weights.vector import Delta, Vector
 from reasonvec.weights.vector_writer import file_checksums
 
@@ -153,12 +155,15 @@ def export_lora(
     `target_modules` are globs over the names of modules or of their last parts. Factors are found by a randomised
     method that `seed` fixes. Memory: the factors of one matrix.
 
-    Raises UsageError for a rank below 1 and for a pattern that matches nothing, IncompatibleError if no matrix of the
-    vector is left to hold, VectorError for a damaged vector, OutputError if `out` cannot be written.
+    Raises UsageError for a rank below 1, a negative seed or one beyond 64 bits, a pattern that matches nothing and an
+    `out` in a store, IncompatibleError if no matrix of the vector is left to hold, VectorError for a damaged vector,
+    OutputError if `out` cannot be written.
     """
     if rank < 1:
         raise UsageError(f"--rank is {rank}; an adapter has at least rank 1.")
-    opened, out = locate_vector(vector, offline=offline), Path(out)
+    check_seed(seed)
+    out = local_directory(out, "--out")
+    opened = locate_vector(vector, offline=offline)
     check_output(out, force=force, inputs=(opened.path,))
     modules, left_out = _plan(opened, rank, tuple(target_modules))
     identity = input_identity([opened])

@@ -27,6 +27,7 @@ from reasonvec.weights.hub import locate_checkpoint
 from reasonvec.weights.output import Staging, check_output, staged
 from reasonvec.weights.provenance import check_unchanged, describe_checkpoint, exceeds_memory, input_identity, tool
 from reasonvec.weights.safetensors_header import TensorEntry
+from reasonvec.weights.stores import local_directory
 from reasonvec.weights.tensors import digest_of, read_tensor_block
 from reasonvec.weights.vector import DONOR, FORMAT, FORMAT_VERSION, SAMPLE, Vector, open_vector
 from reasonvec.weights.vector_writer import Encoded, VectorWriter, encode, write_small_tensors
@@ -84,13 +85,13 @@ def import_lora(
 
     `workers` threads share the work; the bytes do not depend on their number. Memory: the two factors of one matrix.
 
-    Raises CheckpointError for an adapter or base that is damaged, unsafe, not
-    finite, or of a kind that is no fixed difference of weights; IncompatibleError listing every tensor of the adapter
-    that does not fit the base; OutputError if `out` cannot be written.
+    Raises UsageError if adapter or `out` is an address in a store; CheckpointError for an adapter or base that is
+    damaged, unsafe, not finite, or of a kind that is no fixed difference of weights; IncompatibleError listing every
+    tensor of the adapter that does not fit the base; OutputError if `out` cannot be written.
     """
+    out = local_directory(out, "--out")
     opened = open_adapter(adapter, offline=offline, follow_links=follow_links)
     checkpoint = locate_checkpoint(base, offline=offline, follow_links=follow_links)
-    out = Path(out)
     inputs = [opened.checkpoint, checkpoint]
     check_output(out, force=force, inputs=tuple(source.path for source in inputs))
     with tensor_reader() as reader:

@@ -43,6 +43,8 @@ def application(application: Application) -> RenderableType:
 
 def realised_line(realised: RealisedAlpha) -> str:
     """Which share of the requested change the target's grid let through, overall and by layer, for stderr."""
+    if realised.overall is None:
+        return "realised: no change was requested of any entry"
     layers = ", ".join(f"{layer} {percent(share, 1)}" for layer, share in realised.layers.items())
     return f"realised: {percent(realised.overall, 2)} of the requested change; by layer: {layers}"
 
@@ -50,5 +52,5 @@ def realised_line(realised: RealisedAlpha) -> str:
 def verification(verification: Verification) -> RenderableType:
     """That all of it holds."""
     how = "computed again from the inputs, bit for bit" if verification.recomputed else "by their checksums"
-    return Text(f"yes: {verification.path} is what it says it is ({verification.kind}, {verification.tensors} tensors "
-                f"verified {how}).")  # fmt: skip
+    return Text(f"yes: {verification.path} is what it says it is ({verification.kind}, {verification.tensors} tensors, "
+                f"{how}).")  # fmt: skip

@@ -73,8 +73,12 @@ def apply_sweep(
     """What `apply` does, for several alphas in one pass over the inputs: `out` holds `{alpha}`, which each fills in.
 
     A vector whose own alpha is None takes those of `alphas` in turn; another keeps its own. Raises what `apply` raises,
-    and UsageError for an `out` that would give two outputs one name.
+    and UsageError for an `out` that would give two outputs one name, or several alphas that no vector takes.
     """
+    if len(alphas) > 1 and vectors and all(own is not None for _, own in vectors):
+        raise UsageError(f"Every vector has an alpha of its own, so none takes the {len(alphas)} alphas "
+                         f"{', '.join(f'{alpha:g}' for alpha in alphas)} and all outputs would be equal. Leave out the "
+                         f"@ALPHA of the vector that is to take them.")  # fmt: skip
     places = outputs(out, alphas, offline=offline)
     job = plan_apply(vectors=vectors, alphas=alphas, target=target, options=options, follow_links=follow_links,
                      offline=offline)  # fmt: skip
@@ -106,7 +110,11 @@ def outputs(out: str | Path, alphas: Sequence[float], *, offline: bool = False) 
     """The place of the output of each alpha. Raises UsageError unless they are distinct."""
     found = [destination(str(out).replace(PLACE, f"{alpha:g}"), offline=offline) for alpha in alphas]
     if len(set(found)) < len(found):
-        what = f"--out {out} has no {PLACE} in it" if PLACE not in str(out) else "two of the alphas are equal"
+        what = (
+            f"--out {out} has no {PLACE} in it"
+            if PLACE not in str(out)
+            else "two of the alphas are equal to six digits"
+        )
         raise UsageError(
             f"{len(alphas)} alphas ({', '.join(f'{alpha:g}' for alpha in alphas)}) need as many outputs, and {what}. "
             f"Write --out 'DIR/{PLACE}'."

@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonvec.errors import UsageError
 from reasonvec.weights.dtypes import FLOATS, Array, FloatFormat
 
 TILE = 1 << 16
@@ -162,6 +163,13 @@ def random_words(key: int, start: int, count: int) -> NDArray[np.uint64]:
     z *= np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
     return z
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that no document holds (docs/format.md, rule 24): what it made would be refused."""
+    if not 0 <= seed < 1 << 64:
+        raise UsageError(f"seed is {seed}; it must be a whole number from 0 to 2^64 - 1, which is what receipts and "
+                         f"vectors can record. Any other will do as well, such as {abs(seed) % 1000}.")  # fmt: skip
 
 
 def stream_key(seed: int, purpose: str, name: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from reasonvec.errors import IncompatibleError, UsageError, VectorError
 from reasonvec.weights.alignment import NameFilter, listing, match_names
-from reasonvec.weights.arithmetic import STEP_BINS, Doubles, Indices
+from reasonvec.weights.arithmetic import STEP_BINS, Doubles, Indices, check_seed
 from reasonvec.weights.blocks import Workers
 from reasonvec.weights.checkpoint import Checkpoint, TensorReader, tensor_reader
 from reasonvec.weights.hub import locate_checkpoint, locate_vector, recorded_donor
@@ -97,11 +97,13 @@ def compress(
     of the base donor + vector that are not the same bits as with the exact vector; the donor is read where it was at
     extraction. With `target`, that is the checkpoint instead. The bytes do not depend on `workers`.
 
-    Raises UsageError unless one method is chosen and makes something smaller, and for a vector that is lossy already;
+    Raises UsageError unless one method is chosen and makes something smaller, and for a vector that is lossy already or
+    a seed that is negative or beyond 64 bits;
     VectorError for one that is damaged, IncompatibleError for a target that it does not fit, OutputError if `out`
     cannot be written.
     """
     method = _method(rank, density, select, rescale, bits)
+    check_seed(seed)
     original = locate_vector(vector, offline=offline)
     if original.lossy:
         raise UsageError(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from reasonvec.weights.arithmetic import STEP_BINS, Difference, dot, stream_key
+from reasonvec.weights.arithmetic import STEP_BINS, Difference, check_seed, dot, stream_key
 from reasonvec.weights.blocks import blocks
 from reasonvec.weights.checkpoint import TensorReader, tensor_reader
 from reasonvec.weights.dtypes import Array
@@ -56,6 +56,7 @@ def write_permuted(*, vector: str | Path, out: str | Path, seed: int, force: boo
 def _write(
     location: str | Path, out: Out, kind: str, seed: int, values: Callable[[Delta, TensorReader], Array], force: bool
 ) -> Vector:
+    check_seed(seed)
     vector = locate_vector(location)
     check_output(out, force=force, inputs=places([vector]))
     control = {"kind": kind, "seed": seed, "of": vector.fingerprint}

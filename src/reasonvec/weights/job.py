@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 from reasonvec.errors import IncompatibleError, UsageError
 from reasonvec.weights.alignment import Misfit, NameFilter, Twins, listing, match_names
-from reasonvec.weights.arithmetic import stream_key
+from reasonvec.weights.arithmetic import check_seed, stream_key
 from reasonvec.weights.blocks import Scratch, Workers
 from reasonvec.weights.checkpoint import INDEX, SINGLE, Checkpoint, TensorReader, layer_of, tensor_reader
 from reasonvec.weights.compatibility import donor_findings, includes_embedding
@@ -79,8 +79,10 @@ class Options:
             raise UsageError(f"rounding is nearest or stochastic, not {self.rounding!r}.")
         if self.dtype not in ("keep", "float32", "bfloat16", "float16"):
             raise UsageError(f"dtype is keep, float32, bfloat16 or float16, not {self.dtype!r}.")
-        if self.max_shard_bytes < 1:
-            raise UsageError("the largest shard size must be positive.")
+        check_seed(self.seed)
+        if not 1 <= self.max_shard_bytes < 1 << 64:
+            raise UsageError(f"the largest shard size is {self.max_shard_bytes} bytes; it must be from 1 to 2^64 - 1, "
+                             f"which is what a receipt can record.")  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """As the receipt holds it."""

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -188,10 +189,14 @@ class Staging:
             shutil.rmtree(self.output)
         (self.root / "journal.jsonl").unlink(missing_ok=True)
         self.output.mkdir()
-        plan_file.write_text(json.dumps(self.plan, indent=1))
-        _sync_file(plan_file)
+        self._write_plan()
         if self.uploads:
             self.uploads.begin()
+
+    def _write_plan(self) -> None:
+        plan_file = self.root / "plan.json"
+        plan_file.write_text(json.dumps(self.plan, indent=1))
+        _sync_file(plan_file)
 
     def _load(self, plan_file: Path) -> None:
         try:
@@ -235,11 +240,21 @@ class Staging:
         for path in (*(p for p in self.output.rglob("*") if p.is_dir()), self.output):
             _sync_directory(path)
         if self.out.exists() and force:
-            _exchange(self.output, self.out)
+            self._replace(self.out)
         else:
             self.output.rename(self.out)
         _sync_directory(self.out.parent)
         self.discard()
+
+    def _replace(self, out: Path) -> None:
+        """Exchange what was made and what is there. A run killed here begins anew: after the exchange the old one lies
+        in `output`, and with plan and journal beside it would be taken for what they speak of."""
+        (self.root / "plan.json").unlink()
+        try:
+            _exchange(self.output, out)
+        except OSError:
+            self._write_plan()
+            raise
 
     def close_files(self) -> None:
         """Close the output files."""
@@ -385,10 +400,20 @@ def check_output(out: Out, *, force: bool, resume: bool = False, inputs: Sequenc
         if real == path.resolve() or path.resolve().is_relative_to(real) or real.is_relative_to(path.resolve()):
             raise _is_input(out, path)
     if not out.parent.is_dir():
-        raise OutputError(f"{out.parent} does not exist or is no directory, so {out.name} cannot be made in it.")
+        raise OutputError(f"{out.parent} does not exist or is no directory, so {out.name} cannot be made in it. Check "
+                          f"the spelling, or make it first: mkdir -p {shlex.quote(str(out.parent))}")  # fmt: skip
     if not os.path.lexists(out):
         return
     if not force:
+        if resume and any((out / mark).is_file() for mark in _MARKS):
+            left = staging_root(out)
+            whole = left.is_dir() and not (left / "output").exists()
+            raise OutputError(
+                f"{out} exists already, and an output has its name only when it is whole: there is nothing to resume. "
+                f"`reasonvec verify {shlex.quote(str(out))}` holds it against its inputs. Of several --alpha leave out "
+                f"those whose output exists; or pass --force to make it again."
+                + (f" {left}, which is left of the run that made it, can be removed." if whole else "")
+            )
         raise OutputError(f"{out} exists already and is never overwritten. Choose another --out, or pass --force.")
     ours = out.is_dir() and (not any(out.iterdir()) or any((out / mark).is_file() for mark in _MARKS))
     if not ours or out.is_symlink():

@@ -35,6 +35,10 @@ EXACT_COLUMNS = 192
 
 BLOCK_ENTRIES = 1 << 20
 
+SKETCH_NUMBERS = 1 << 20
+"""In the random starts of the matrices that are iterated together, at most, unless one alone has more: experts are
+taken in groups, so that memory does not grow with their number."""
+
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -51,11 +55,29 @@ def top_energy(deltas: StoredDeltas, delta: Delta, reader: TensorReader, *, seed
     stack = stack_of(delta.shape)
     if stack is None or delta.norm == 0:
         return None
-    rows = partial(_blocks, deltas, delta, stack, reader)
-    basis = _basis(rows, stack, RANKS[-1], stream_key(seed, "spectrum", delta.name))
-    gram, total = _measure(rows(), stack, basis)
-    values = np.linalg.eigvalsh(gram)[:, ::-1].clip(min=0)
-    return {rank: min(1.0, float(values[:, :rank].sum() / total)) for rank in RANKS} if total else None
+    groups = list(_groups(stack))
+    if len(groups) > 1:
+        for _ in _blocks(deltas, delta, stack, reader):
+            """The checksum is of all of it; a group alone is not held against one."""
+    generator = _generator(stream_key(seed, "spectrum", delta.name))
+    total, energy = 0.0, dict.fromkeys(RANKS, 0.0)
+    for group in groups:
+        part = Stack(len(group), stack.rows, stack.columns)
+        rows = partial(_blocks, deltas, delta, stack, reader) if len(groups) == 1 else partial(
+            _matrices, deltas, delta, part, group.start, reader)  # fmt: skip
+        gram, norm = _measure(rows(), part, _basis(rows, part, RANKS[-1], generator))
+        values = np.linalg.eigvalsh(gram)[:, ::-1].clip(min=0)
+        total += norm
+        energy = {rank: energy[rank] + float(values[:, :rank].sum()) for rank in RANKS}
+    return {rank: min(1.0, energy[rank] / total) for rank in RANKS} if total else None
+
+
+def _groups(stack: Stack) -> Iterator[range]:
+    """Runs of matrices that are iterated together."""
+    width = stack.columns if stack.columns <= EXACT_COLUMNS else RANKS[-1] + OVERSAMPLING
+    count = max(1, SKETCH_NUMBERS // (stack.columns * width))
+    for first in range(0, stack.count, count):
+        yield range(first, min(first + count, stack.count))
 
 
 def low_rank_factors(
@@ -71,8 +93,8 @@ def low_rank_factors(
     if stack is None:
         raise ValueError(f"{delta.name} of shape {delta.shape} is no matrix")
     alone = Stack(1, stack.rows, stack.columns)
-    rows = partial(_matrix, deltas, delta, stack, number, reader)
-    basis = _basis(rows, alone, rank, stream_key(seed, f"low-rank {number}", delta.name))
+    rows = partial(_matrices, deltas, delta, alone, number, reader)
+    basis = _basis(rows, alone, rank, _generator(stream_key(seed, f"low-rank {number}", delta.name)))
     gram, _ = _measure(rows(), alone, basis)
     first = np.linalg.eigh(gram[0])[1][:, ::-1][:, :rank]
     directions: Floats = (first if basis is None else basis[0] @ first).astype(np.float32)
@@ -111,28 +133,33 @@ def _blocks(deltas: StoredDeltas, delta: Delta, stack: Stack, reader: TensorRead
     source.close()
 
 
-def _matrix(
-    deltas: StoredDeltas, delta: Delta, stack: Stack, number: int, reader: TensorReader
+def _matrices(
+    deltas: StoredDeltas, delta: Delta, part: Stack, first: int, reader: TensorReader
 ) -> Iterator[tuple[int, Floats]]:
-    """Runs of rows of one matrix, counted as number 0. What is read is not held against its checksum."""
-    begin = number * stack.area
+    """Runs of rows of the matrices of a stack from `first`, counted from 0. What is read is not held against its
+    checksum."""
+    begin = first * part.area
     source = deltas.open(delta.name, reader, begin)
-    for _, start, stop in _rows(Stack(1, stack.rows, stack.columns)):
-        yield 0, _scaled(source.read(begin + start, begin + stop, _work(delta)).main, delta, stack)
+    for number, start, stop in _rows(part):
+        yield number, _scaled(source.read(begin + start, begin + stop, _work(delta)).main, delta, part)
 
 
 def _work(delta: Delta) -> "np.dtype[Any]":
     return np.dtype(np.float64 if delta.entry.dtype == "F64" else np.float32)
 
 
-def _basis(rows: Rows, stack: Stack, rank: int, key: int) -> Floats | None:
+def _generator(key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key))
+
+
+def _basis(rows: Rows, stack: Stack, rank: int, generator: np.random.Generator) -> Floats | None:
     """For each matrix a basis that holds its first `rank` right singular vectors nearly; None for all of the space."""
-    return None if stack.columns <= EXACT_COLUMNS else _krylov_basis(rows, stack, rank, key)
+    return None if stack.columns <= EXACT_COLUMNS else _krylov_basis(rows, stack, rank, generator)
 
 
-def _krylov_basis(rows: Rows, stack: Stack, rank: int, key: int) -> Floats:
+def _krylov_basis(rows: Rows, stack: Stack, rank: int, generator: np.random.Generator) -> Floats:
     """For each matrix an orthonormal basis of (A'A) X, (A'A)^2 X, ... for a random X."""
-    block, iterates = _start(stack, rank, key), []
+    block, iterates = _start(stack, rank, generator), []
     for _ in range(ITERATIONS):
         block = _iterate(rows(), block)
         iterates.append(block)
@@ -140,9 +167,8 @@ def _krylov_basis(rows: Rows, stack: Stack, rank: int, key: int) -> Floats:
     return np.stack([np.linalg.qr(matrix)[0] for matrix in joined])
 
 
-def _start(stack: Stack, rank: int, key: int) -> Floats:
+def _start(stack: Stack, rank: int, generator: np.random.Generator) -> Floats:
     width = min(stack.columns, rank + OVERSAMPLING)
-    generator = np.random.Generator(np.random.Philox(key))
     return generator.standard_normal((stack.count, stack.columns, width), dtype=np.float32)
 
 

@@ -51,6 +51,16 @@ def is_address(location: str | Path) -> bool:
     return isinstance(location, str) and bool(_ADDRESS.fullmatch(location))
 
 
+def local_directory(location: str | Path, what: str) -> Path:
+    """`location` as a path. Raises UsageError for an address in a store; `what` names it in the message."""
+    if is_address(location):
+        raise UsageError(
+            f"{what} {location} is an address in a store, and import and export read and write directories of this "
+            f"machine. Name a directory, and copy what is in it from or to the store."
+        )
+    return Path(location)
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """One object in a store, in the version that a listing spoke of."""
