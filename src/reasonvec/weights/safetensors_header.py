@@ -23,6 +23,9 @@ from reasonvec.weights.strict_json import Budget, DuplicateNameError, JsonReader
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the reference implementation; a longer header is an attack or a damaged file."""
 
+_POINTER = b"version https://git-lfs"
+"""How the files of a few lines begin that Git LFS leaves in place of what it has not fetched."""
+
 MAX_RANK = 64
 """Dimensions a tensor may have; NumPy's own limit."""
 
@@ -71,6 +74,11 @@ def read_header(path: Path, budget: Budget | None = None) -> tuple[dict[str, Ten
                     f"header length. It was probably cut off while it was copied; fetch it again."
                 )
             if length > min(MAX_HEADER_BYTES, size - 8):
+                if (head + file.read(len(_POINTER))).startswith(_POINTER):
+                    raise CheckpointError(
+                        f"{path} is no weights but a pointer of Git LFS to them: the repository was cloned without "
+                        f"git-lfs. Run `git lfs pull` in {path.parent}, or fetch it with `hf download`."
+                    )
                 raise CheckpointError(
                     f"{path} claims a header of {length} bytes, but the file has {size - 8} bytes after the length "
                     f"and a header may have at most {MAX_HEADER_BYTES}. The file is damaged, cut off, or not "

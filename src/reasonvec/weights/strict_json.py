@@ -376,7 +376,9 @@ class JsonReader:
         return ValueError(f"nested more than {MAX_NESTING} levels deep, which no file of its kind is")
 
     def _fail(self, what: str, place: int | None = None) -> None:
-        raise ValueError(f"{what} at letter {self._passed + (self._at if place is None else place) + 1}")
+        raise ValueError(
+            f"{what.removesuffix(' at')} at letter {self._passed + (self._at if place is None else place) + 1}"
+        )
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """An object as the scanner has read it, its memory spent. Short texts are kept once, and so are the names of a
