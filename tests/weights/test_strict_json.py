@@ -127,7 +127,7 @@ def test_what_is_nested_too_deeply_is_refused_whatever_the_window(depth, fits, w
         (b"  [1, 2", "Expecting ',' delimiter at letter 8$"),
         (b'{"a" 1}', "Expecting ':' delimiter at letter 6$"),
         (b'{"a": 1,}', "Expecting property name enclosed in double quotes at letter 9$"),
-        (b'"a\nb"', "Invalid control character at at letter 3$"),
+        (b'"a\nb"', "Invalid control character at letter 3$"),
         (b"[1] x", "Extra data at letter 5$"),
         (b'"\xff"', r"it is not UTF-8 \(invalid start byte\)$"),
         ('{"a":1}'.encode("utf-16"), "it is not UTF-8"),
