@@ -250,6 +250,7 @@ class Staging:
         """Exchange what was made and what is there. A run killed here begins anew: after the exchange the old one lies
         in `output`, and with plan and journal beside it would be taken for what they speak of."""
         (self.root / "plan.json").unlink()
+        _sync_directory(self.root)
         try:
             _exchange(self.output, out)
         except OSError:
