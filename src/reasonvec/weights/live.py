@@ -258,13 +258,13 @@ class _Work:
         self._blocks = blocks(entry.size)
         self._sum = TensorWork(entry, entry.dtype, (), (), reader)
         self.count = len(self._blocks)
-        self._quick = isinstance(deltas, SparseDelta) and place.flat is not None and entry.dtype == "BF16"
-        self.runs = deltas.runs(RUN) if isinstance(deltas, SparseDelta) and self._quick else [
-            range(number, number + 1) for number in range(self.count)]  # fmt: skip
+        self._sparse = deltas if isinstance(deltas, SparseDelta) and entry.dtype == "BF16" else None
+        quick = self._sparse if place.flat is not None else None
+        self.runs = quick.runs(RUN) if quick else [range(number, number + 1) for number in range(self.count)]
 
     def add(self, run: range, scratch: Scratch, keep: Callable[[_Old], None]) -> _Part:
         """Add some blocks of the delta; what was there is handed to `keep` before the model is written to."""
-        if self._quick and (done := self._patched(run, scratch, keep)):
+        if done := self._patched(run, scratch, keep):
             return done
         parts = [self._summed(number, scratch, keep) for number in run]
         proofs = [proof for part in parts for proof in part.proofs]
@@ -272,10 +272,11 @@ class _Work:
 
     def _patched(self, run: range, scratch: Scratch, keep: Callable[[_Old], None]) -> "_Part | None":
         """The quick way: sparse blocks go straight into the model's own memory. None where that cannot be done."""
-        deltas, flat = self.deltas, self._place.flat
-        assert isinstance(deltas, SparseDelta) and flat is not None
+        flat = self._place.flat
+        if self._sparse is None or flat is None:
+            return None
         with _decoding:
-            streams, proofs = deltas.streams(run, scratch)
+            streams, proofs = self._sparse.streams(run, scratch)
         if any(len(block.wide) for block in streams):
             return None
         start, stop = self._blocks[run.start][0], self._blocks[run.stop - 1][1]

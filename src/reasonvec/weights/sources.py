@@ -106,7 +106,7 @@ class StoredDeltas:
         self.carried = {name: (tuple(c["shape"]), str(c["dtype"])) for name, c in vector.carried.items()}
         self.left_out, self.tied, self.location = vector.left_out, vector.tied, vector.location
 
-    def blocks(self, name: str, reader: TensorReader) -> "_Stored":
+    def blocks(self, name: str, reader: TensorReader) -> DeltaBlocks:
         """The delta `name`, to be read."""
         delta = self.vector.deltas[name]
         return stored_blocks(delta, self.vector.residuals[name] if delta.residual else _NO_RESIDUAL, reader)
@@ -116,13 +116,19 @@ class StoredDeltas:
         return InOrder(self.blocks(name, reader), self.vector.deltas[name].size, start)
 
 
-def stored_blocks(delta: Delta, residual: tuple[Indices, Doubles], reader: TensorReader) -> "_Stored":
+def stored_blocks(delta: Delta, residual: tuple[Indices, Doubles], reader: TensorReader) -> DeltaBlocks:
     """A delta where its entry says, to be read; `residual` as `Vector.residuals` has it."""
-    kinds: dict[str, type[_Stored]] = {"sparse": SparseDelta, "low-rank": _LowRank, "quantised": _Quantised}
+    kinds: dict[str, Callable[[Delta, TensorReader], DeltaBlocks]] = {
+        "sparse": SparseDelta,
+        "low-rank": _LowRank,
+        "quantised": _Quantised,
+    }
     return kinds[delta.encoding](delta, reader) if delta.encoding in kinds else _Dense(delta, reader, residual)
 
 
 class _Stored:
+    """What all deltas on disk have in common; `read` is of each encoding."""
+
     def __init__(self, delta: Delta, reader: TensorReader) -> None:
         self._delta, self._reader = delta, reader
 
@@ -132,9 +138,6 @@ class _Stored:
                 f"{self._delta.entry.path}: the data of {self._delta.name!r} does not match its checksum in "
                 f"vector.json. The vector was damaged after it was made; copy or extract it again."
             )
-
-    def read(self, number: int, work: "np.dtype[Any]", scratch: Scratch) -> DeltaBlock:
-        raise NotImplementedError
 
     def refuse_non_finite(self, main: Array) -> None:
         """Others refuse it as they read."""
